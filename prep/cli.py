@@ -1,0 +1,256 @@
+"""The `prep` program: one command a stage. Stages are imported when their command runs."""
+
+from __future__ import annotations
+
+import enum
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prep import __version__
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from prep.handover import Card, Statistics
+
+app = typer.Typer(
+    name="prep",
+    help="Turns ImageNet, or any folder of pictures, into 256x256 images, a mean image and RGB "
+    "PCA, and FFCV .beton files. --debug, anywhere, shows a traceback when something fails.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Worker processes.", show_default="every core"),
+]
+Png = Annotated[Path | None, typer.Option("--png", help="Also save a picture here.")]
+PreparedFolder = Annotated[
+    Path, typer.Argument(metavar="OUT/SPLIT", help="A split that `prep resize` made.")
+]
+BetonFile = Annotated[Path, typer.Argument(metavar="FILE.beton")]
+
+
+class Mode(enum.StrEnum):
+    """How a beton stores its samples."""
+
+    jpg = "jpg"
+    raw = "raw"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"prep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print and exit.")
+    ] = False,
+) -> None:
+    del version  # handled by its callback
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+    per_class: Annotated[int, typer.Option(help="Training pictures a class.")] = 200,
+    val_per_class: Annotated[int, typer.Option(help="Validation pictures a class.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds draw equal files.")] = 0,
+    jobs: Jobs = None,
+) -> None:
+    """Draw a small data set in ImageNet's shape, oddities included; no download."""
+    from prep.progress import progress
+    from prep.sample import draw_sample
+
+    with progress("sample", classes * (per_class + val_per_class)) as report:
+        drawn = draw_sample(out, classes, per_class, val_per_class, seed, jobs, report)
+    odd = ", ".join(f"{count} {kind}" for kind, count in drawn.odd.items())
+    typer.echo(f"{out}: {drawn.images} pictures in {drawn.classes} classes, among them {odd}")
+
+
+@app.command()
+def resize(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC", help="SRC/train/<class>/ and SRC/val/<class>/, or SRC/<class>/."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Gets OUT/train, OUT/val.")],
+    size: Annotated[int, typer.Option(min=8, max=4096, help="Side in pixels.")] = 256,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEGs.")] = 95,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Larger pictures are rejected.")
+    ] = 40_000_000,
+    max_rejects: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Fraction of a split that may be rejected.")
+    ] = 0.01,
+    jobs: Jobs = None,
+) -> None:
+    """Resize every picture: shorter side to --size, centre crop, JPEG. Killed, it carries on."""
+    from prep import resize as stage
+    from prep.sources import find_source
+
+    started = time.monotonic()
+    found = find_source(source)
+    if found.skipped:
+        typer.echo(f"{found.skipped} files passed over: no picture by their name", err=True)
+    settings = stage.Settings(size, quality, max_pixels)
+    summaries = stage.resize(found, out, settings, jobs, max_rejects)
+    seconds = time.monotonic() - started
+    for summary in summaries:
+        state = ", already prepared" if summary.already_done else ""
+        typer.echo(
+            f"{out / summary.split}: {summary.samples} images, {summary.rejected} rejected{state}"
+        )
+    done = sum(s.samples + s.rejected for s in summaries if not s.already_done)
+    if done:
+        typer.echo(f"{done} pictures in {seconds:.1f} s, {done / seconds:,.0f} images/s")
+    if any(summary.rejected for summary in summaries):
+        typer.echo(f"rejected with their reasons: {out / 'rejects.jsonl'}")
+
+
+@app.command()
+def stats(folder: PreparedFolder, png: Png = None, jobs: Jobs = None) -> None:
+    """Mean image, channel means and principal axes of OUT/train, into OUT/train.stats.npz."""
+    from prep import sheet
+    from prep import stats as stage
+
+    started = time.monotonic()
+    statistics = stage.measure(folder, jobs)
+    path = stage.write(statistics, folder)
+    seconds = time.monotonic() - started
+    _print(_statistics_table(statistics))
+    typer.echo(
+        f"{path}: {statistics.count} images in {seconds:.1f} s, "
+        f"{statistics.count / seconds:,.0f} images/s"
+    )
+    if png is not None:
+        sheet.save_png(sheet.mean_picture(statistics), png)
+        typer.echo(f"mean image: {png}")
+
+
+@app.command()
+def write_beton(
+    folder: PreparedFolder,
+    beton: BetonFile,
+    mode: Annotated[
+        Mode, typer.Option(help="jpg: the prepared bytes as they are; raw: decoded pixels.")
+    ] = Mode.jpg,
+    jobs: Jobs = None,
+) -> None:
+    """Write OUT/SPLIT as an FFCV .beton, with its card, records and statistics beside it."""
+    from prep.write import write_beton as write
+
+    started = time.monotonic()
+    card, has_statistics = write(folder, beton, mode.value, jobs)
+    seconds = time.monotonic() - started
+    size = beton.stat().st_size
+    typer.echo(
+        f"{beton}: {card.samples} samples, {size / 1e6:,.1f} MB in {seconds:.1f} s, "
+        f"{card.samples / seconds:,.0f} images/s"
+    )
+    if card.split == "train" and not has_statistics:
+        typer.echo(
+            f"warning: {folder.parent / 'train.stats.npz'} is missing, and training needs it: run "
+            f"`prep stats {folder}`, then this command again",
+            err=True,
+        )
+
+
+@app.command()
+def verify(beton: BetonFile, jobs: Jobs = None) -> None:
+    """Check structure, checksums, labels and that every picture decodes."""
+    from prep.verify import verify as check
+
+    started = time.monotonic()
+    card = check(beton, jobs)
+    seconds = time.monotonic() - started
+    typer.echo(
+        f"{beton}: {card.samples} samples whole, sha256 {card.sha256}; {seconds:.1f} s, "
+        f"{card.samples / seconds:,.0f} images/s"
+    )
+
+
+@app.command()
+def inspect(
+    beton: BetonFile,
+    png: Annotated[Path | None, typer.Option("--png", help="Save a contact sheet here.")] = None,
+) -> None:
+    """Show what is in a beton."""
+    from prep import sheet
+    from prep.beton import open_beton
+    from prep.handover import card_path, read_card
+
+    opened = open_beton(beton)
+    card = read_card(card_path(beton))
+    _print(_card_table(beton, card))
+    if png is not None:
+        sheet.save_png(sheet.beton_sheet(opened, card), png)
+        typer.echo(f"contact sheet: {png}")
+
+
+# --------------------------------------------------------------------------- tables
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def _statistics_table(statistics: Statistics) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{statistics.count} images, pixels 0..255", title_justify="left")
+    for heading in ("", "red", "green", "blue", "standard deviation"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("mean", *(f"{value:.3f}" for value in statistics.channel_mean), "")
+    for axis, deviation in enumerate(statistics.standard_deviations):
+        vector = statistics.eigenvectors[:, axis]
+        table.add_row(
+            f"principal axis {axis + 1}", *(f"{value:+.4f}" for value in vector), f"{deviation:.3f}"
+        )
+    return table
+
+
+def _card_table(beton: Path, card: Card) -> Table:
+    from rich.table import Table
+
+    size = beton.stat().st_size
+    counts = [entry.samples for entry in card.classes]
+    table = Table(title=str(beton), title_justify="left", show_header=False)
+    rows = {
+        "split": card.split,
+        "samples": f"{card.samples:,}",
+        "classes": f"{len(counts)}, {min(counts)} to {max(counts)} samples each",
+        "first classes": ", ".join(f"{c.wnid} {c.name}" for c in card.classes[:3]),
+        "image": f"{card.side}x{card.side}x3, {card.mode}, JPEG quality {card.quality}",
+        "resized by": f"{card.filter}; {card.fit}",
+        "size": f"{size / 1e6:,.1f} MB, {size / max(card.samples, 1) / 1e3:,.1f} KB a sample",
+        "sha256": str(card.sha256),
+        "pixels_id": card.pixels_id,
+        "made by": ", ".join(f"{tool} {version}" for tool, version in card.tools.items()),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def main() -> None:
+    from prep.handover import run_program
+
+    run_program("prep", app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""A prepared split on disk: `OUT/<split>/`, its manifest `OUT/<split>.parquet`, its card.
+
+The manifest has one row per original, in label, then name order: rows of status "ok" are the
+split's samples, rows of status "rejected" say why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prep.handover import Card, UserError, read_card, whole_file
+
+SCHEMA = pa.schema(
+    [
+        ("class", pa.string()),
+        ("label", pa.int32()),
+        ("name", pa.string()),  # relative to OUT/<split>, with slashes
+        ("source", pa.string()),  # relative to the source's folder
+        ("width", pa.int32()),  # of the original, pixels; 0 where it could not be read
+        ("height", pa.int32()),
+        ("kind", pa.string()),  # format and colour mode of the original
+        ("bytes", pa.int64()),  # of the prepared JPEG
+        ("crc32", pa.uint32()),  # of the prepared JPEG
+        ("sha256", pa.binary(32)),  # of the prepared JPEG
+        ("status", pa.string()),  # "ok" or "rejected"
+        ("reason", pa.string()),  # of a rejection
+    ]
+)
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSplit:
+    """The samples of one prepared split, in sample order."""
+
+    folder: Path
+    card: Card
+    names: pa.ChunkedArray  # [N] strings, relative to `folder`
+    labels: npt.NDArray[np.int64]  # [N]
+    sizes: npt.NDArray[np.int64]  # [N] bytes
+    crc32: npt.NDArray[np.uint32]  # [N]
+    digests: npt.NDArray[np.uint8]  # [N,32] sha256
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def paths(self, start: int, stop: int) -> list[Path]:
+        """The files of samples start..stop-1."""
+        return [self.folder / name for name in self.names.slice(start, stop - start).to_pylist()]
+
+
+def split_card_path(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".json")
+
+
+def manifest_path(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".parquet")
+
+
+def split_stats_path(folder: Path) -> Path:
+    """Where the training split's statistics lie, for any split of the same prepared set."""
+    return folder.with_name("train.stats.npz")
+
+
+def write_manifest(batches: Iterable[list[Row]], path: Path) -> None:
+    """Write rows as they come, a row group each batch; memory does not grow with their number."""
+    with whole_file(path) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
+        for rows in batches:
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+
+
+def open_prepared(folder: Path) -> PreparedSplit:
+    """Open OUT/<split>. Raises UserError when it is no prepared split."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give OUT/train or OUT/val of `prep resize`")
+    card = read_card(split_card_path(folder))
+    path = manifest_path(folder)
+    try:
+        table = pq.read_table(
+            path,
+            columns=["name", "label", "bytes", "crc32", "sha256"],
+            filters=[("status", "=", "ok")],
+        )
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; run `prep resize` again") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path} is damaged ({error}); run `prep resize` again") from error
+    if len(table) != card.samples:
+        raise UserError(
+            f"{path} has {len(table)} samples, the card beside it says {card.samples}; "
+            "run `prep resize` again"
+        )
+    digests = np.frombuffer(b"".join(table["sha256"].to_pylist()), np.uint8).reshape(-1, 32)
+    return PreparedSplit(
+        folder=folder,
+        card=card,
+        names=table["name"],
+        labels=table["label"].to_numpy().astype(np.int64),
+        sizes=table["bytes"].to_numpy(),
+        crc32=table["crc32"].to_numpy(),
+        digests=digests,
+    )
+
+
+def write_rejects(folders: Iterable[Path], path: Path) -> int:
+    """Collect the rejected originals of these splits into a .jsonl; returns their number."""
+    count = 0
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as out:
+        for folder in folders:
+            for row in _rejected(manifest_path(folder)):
+                entry = {"split": folder.name, "path": row["source"], "reason": row["reason"]}
+                out.write(json.dumps(entry) + "\n")
+                count += 1
+    return count
+
+
+def _rejected(manifest: Path) -> Iterator[Row]:
+    table = pq.read_table(
+        manifest, columns=["source", "reason"], filters=[("status", "=", "rejected")]
+    )
+    yield from table.to_pylist()

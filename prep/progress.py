@@ -1,0 +1,86 @@
+"""A progress bar on a terminal; elsewhere one line every 30 seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+LOG_INTERVAL = 30.0  # seconds between lines when the output is not a terminal
+
+
+class Report(Protocol):
+    """Called with the number of images done and rejected since the last call."""
+
+    def __call__(self, done: int, rejected: int = 0) -> None: ...
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int) -> Iterator[Report]:
+    """Show count, images/s, time left and rejects on standard error while the block runs."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bar(console, title, total) as report:
+            yield report
+    else:
+        yield _LineReport(console, title, total)
+
+
+@contextlib.contextmanager
+def _bar(console: object, title: str, total: int) -> Iterator[Report]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    assert isinstance(console, Console)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} images/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rejects]} rejected"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=total, rate="-", rejects=0)
+        started, done_so_far, rejected_so_far = time.monotonic(), 0, 0
+
+        def report(done: int, rejected: int = 0) -> None:
+            nonlocal done_so_far, rejected_so_far
+            done_so_far += done
+            rejected_so_far += rejected
+            rate = done_so_far / max(time.monotonic() - started, 1e-9)
+            bar.update(task, advance=done, rate=f"{rate:,.0f}", rejects=rejected_so_far)
+
+        yield report
+
+
+class _LineReport:
+    def __init__(self, console: object, title: str, total: int) -> None:
+        self._console, self._title, self._total = console, title, total
+        self._started = self._last = time.monotonic()
+        self._done = self._rejected = 0
+
+    def __call__(self, done: int, rejected: int = 0) -> None:
+        self._done += done
+        self._rejected += rejected
+        now = time.monotonic()
+        if now - self._last >= LOG_INTERVAL:
+            self._last = now
+            rate = self._done / max(now - self._started, 1e-9)
+            left = (self._total - self._done) / max(rate, 1e-9)
+            self._console.print(  # type: ignore[attr-defined]
+                f"{self._title}: {self._done}/{self._total}, {rate:,.0f} images/s, "
+                f"{left:,.0f} s left, {self._rejected} rejected"
+            )

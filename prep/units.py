@@ -1,0 +1,47 @@
+"""Runs work units on worker processes (joblib).
+
+A unit is a few seconds of work: a picklable value that a module-level function turns into a
+picklable result. Units are idempotent; results arrive in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from prep.handover import UserError
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+
+def worker_count(jobs: int | None) -> int:
+    """The number of worker processes: `jobs`, or every core this process may use."""
+    import joblib
+
+    return jobs if jobs is not None else int(joblib.cpu_count())
+
+
+def run_units(
+    function: Callable[[Unit], Result], units: Iterable[Unit], jobs: int | None
+) -> Iterator[Result]:
+    """Yield function(unit) for every unit, in order of completion, from `jobs` processes.
+
+    With one job the units run in this process. An exception in a worker is raised here.
+    Raises UserError when a worker process dies.
+    """
+    workers = worker_count(jobs)
+    if workers == 1:
+        yield from map(function, units)
+        return
+    import joblib
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    parallel: Any = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
+    try:
+        yield from parallel(joblib.delayed(function)(unit) for unit in units)
+    except TerminatedWorkerError as error:
+        raise UserError(
+            f"one of {workers} worker processes died (killed, or out of memory); run the same "
+            "command again to go on, with a smaller --jobs if memory was short"
+        ) from error

@@ -1,0 +1,75 @@
+"""Small data that many tests share, made once a session."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from prep import resize, stats, write
+from prep.sources import find_source
+
+CLASSES = ("n90000001", "n90000002", "n90000003")
+TRAIN_PER_CLASS, VAL_PER_CLASS = 6, 3
+SIDE = 256
+
+
+def smooth_picture(generator: np.random.Generator, width: int, height: int) -> Image.Image:
+    """A colourful picture without hard edges, which JPEG keeps well."""
+    small = generator.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def jpeg_bytes(picture: Image.Image, quality: int = 92) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def make_source(root: Path, train: int = TRAIN_PER_CLASS, val: int = VAL_PER_CLASS) -> Path:
+    """Class folders with `train` and `val` pictures a class, and words.txt."""
+    generator = np.random.default_rng(7)
+    for split, count in (("train", train), ("val", val)):
+        for name in CLASSES:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                width, height = (int(side) for side in generator.integers(180, 520, 2))
+                picture = smooth_picture(generator, width, height)
+                (folder / f"{name}_{number}.JPEG").write_bytes(jpeg_bytes(picture))
+    names = zip(CLASSES, ("first", "second", "third"), strict=True)
+    (root / "words.txt").write_text("".join(f"{wnid}\t{name}\n" for wnid, name in names))
+    return root
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SRC/train and SRC/val, three classes. Not to be changed by a test."""
+    return make_source(tmp_path_factory.mktemp("source") / "src")
+
+
+@pytest.fixture(scope="session")
+def prepared_set(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OUT/train and OUT/val with cards, manifests and statistics. Not to be changed by a test."""
+    out = tmp_path_factory.mktemp("prepared") / "out"
+    resize.resize(find_source(source), out, resize.Settings(), jobs=1, max_rejects=0.0)
+    stats.write(stats.measure(out / "train", jobs=1), out / "train")
+    return out
+
+
+@pytest.fixture(scope="session")
+def betons(prepared_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.beton and val.beton and what lies beside them. Not to be changed."""
+    folder = tmp_path_factory.mktemp("betons")
+    for split in ("train", "val"):
+        write.write_beton(prepared_set / split, folder / f"{split}.beton", "jpg", jobs=1)
+    return folder
+
+
+def noise_images(count: int, side: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """uint8 [count,side,side,3], every value equally likely."""
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)

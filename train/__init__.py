@@ -1,0 +1,3 @@
+"""FFCV beton files into AlexNet."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,148 @@
+"""A run's checkpoint: one file that evaluation and classification need, and that training resumes.
+
+Loaded with weights_only: no code in it is executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prep.handover import Card, Statistics, UserError, whole_file
+from train.network import AlexNet
+from train.recipe import Recipe, recipe_from_values
+
+FORMAT_VERSION = 1
+FILE_NAME = "last.pt"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedOn:
+    """What later commands must know of the training data."""
+
+    wnids: list[str]  # label order
+    names: list[str]
+    side: int  # pixels
+    quality: int  # of the prepared JPEGs
+    pixels_id: str
+    mean_image: torch.Tensor  # float32 [S,S,3]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """After `epoch` whole epochs, `step` steps in all."""
+
+    recipe: Recipe
+    data: TrainedOn
+    network: dict[str, torch.Tensor]
+    optimiser: dict[str, Any]
+    epoch: int
+    step: int
+    val_errors: list[float]  # top-1, centre view, after each epoch
+    threads: int  # torch's; another number rounds differently
+
+
+def trained_on(card: Card, statistics: Statistics) -> TrainedOn:
+    return TrainedOn(
+        wnids=[entry.wnid for entry in card.classes],
+        names=card.class_names,
+        side=card.side,
+        quality=card.quality,
+        pixels_id=card.pixels_id,
+        mean_image=torch.from_numpy(statistics.mean_image),
+    )
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    values = {
+        field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)
+    }
+    values["recipe"] = dataclasses.asdict(checkpoint.recipe)
+    values["data"] = dataclasses.asdict(checkpoint.data)
+    with whole_file(path) as partial:
+        torch.save(values | {"format_version": FORMAT_VERSION}, partial)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint from a run's folder or a file, onto the CPU.
+
+    Raises UserError when there is none, it is damaged, or of another version.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    try:
+        values = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{file} does not exist; give the --out folder of a `train run` that has finished an "
+            "epoch, or a checkpoint file"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{file} cannot be read as a checkpoint ({reason}); train again") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{file} has checkpoint version {version}, this program reads {FORMAT_VERSION}; train "
+            "again, or use the program that wrote it"
+        )
+    try:
+        del values["format_version"]
+        values["recipe"] = recipe_from_values(values["recipe"], str(file))
+        values["data"] = TrainedOn(**values["data"])
+        return Checkpoint(**values)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file} is not a whole checkpoint ({error}); train again") from error
+
+
+def build_network(recipe: Recipe, classes: int) -> AlexNet:
+    """The recipe's network with its initial weights, drawn from the recipe's seed."""
+    return AlexNet(
+        classes=classes,
+        width=recipe.width,
+        norm=recipe.norm,
+        init=recipe.init,
+        dropout=recipe.dropout,
+        seed=recipe.seed,
+    )
+
+
+def trained_network(checkpoint: Checkpoint, origin: Path) -> AlexNet:
+    """The network with its trained weights, in evaluation mode.
+
+    Raises UserError when the weights are those of another network.
+    """
+    network = build_network(checkpoint.recipe, len(checkpoint.data.wnids))
+    load_weights(network, checkpoint, origin)
+    return network.eval()
+
+
+def load_weights(network: AlexNet, checkpoint: Checkpoint, origin: Path) -> None:
+    try:
+        network.load_state_dict(checkpoint.network)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(
+            f"{origin} holds the weights of another network than its recipe describes: {detail}; "
+            "give the checkpoint of this recipe"
+        ) from error
+
+
+def check_resumable(checkpoint: Checkpoint, recipe: Recipe, data: TrainedOn, origin: Path) -> None:
+    """Raises UserError naming the first thing in which the run to resume differs from this one."""
+    for field in dataclasses.fields(Recipe):
+        old, new = getattr(checkpoint.recipe, field.name), getattr(recipe, field.name)
+        if old != new and field.name != "about":
+            raise UserError(
+                f"{origin} was trained with {field.name} {old!r}, this command says {new!r}; give "
+                "another --out, or --resume never to start over"
+            )
+    if checkpoint.data.pixels_id != data.pixels_id:
+        raise UserError(
+            f"{origin} was trained on other data (pixels_id {checkpoint.data.pixels_id[:12]}, this "
+            f"beton's is {data.pixels_id[:12]}); give another --out, or --resume never to start "
+            "over"
+        )

@@ -1,0 +1,232 @@
+"""The `train` program: one command a job. Torch and FFCV are imported when a command needs them."""
+
+from __future__ import annotations
+
+import enum
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from train import __version__
+
+if TYPE_CHECKING:
+    from train.classify import Prediction
+
+app = typer.Typer(
+    name="train",
+    help="Streams FFCV .beton files into AlexNet. --debug, anywhere, shows a traceback when "
+    "something fails.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Device(enum.StrEnum):
+    """Where the network runs."""
+
+    cuda = "cuda"
+    cpu = "cpu"
+    mps = "mps"
+
+
+class Views(enum.StrEnum):
+    """Crops an image is judged by."""
+
+    one = "1"
+    ten = "10"
+
+
+DeviceOption = Annotated[
+    Device | None, typer.Option(help="Where to run.", show_default="the best there is")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads that decode, augment and, on a CPU, compute.", show_default="every core"),
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The --out folder of a run, or a checkpoint file.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"train {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print and exit.")
+    ] = False,
+) -> None:
+    del version  # handled by its callback
+
+
+@app.command()
+def run(
+    beton: Annotated[Path, typer.Option(help="Training data, written by `prep write-beton`.")],
+    val_beton: Annotated[
+        Path | None,
+        typer.Option(help="Validation data.", show_default="val.beton beside --beton, if there"),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="A name (see `train recipes`) or a .toml file.")] = (
+        "paper"
+    ),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder.", show_default="runs/RECIPE")
+    ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|never|PATH",
+            help="auto: carry on with --out; never: start over; or the run to go on from.",
+        ),
+    ] = "auto",
+    device: DeviceOption = None,
+    workers: Workers = None,
+) -> None:
+    """Train, checkpoint every epoch, and carry on where an earlier run of the command ended."""
+    from train import loop, schedule
+    from train.recipe import load_recipe
+
+    chosen = load_recipe(recipe, settings or ())
+    if val_beton is None and (beside := beton.parent / "val.beton").exists():
+        val_beton = beside
+    schedule.check_validation(chosen, val_beton)
+    path = loop.run(
+        loop.RunSettings(
+            beton=beton,
+            val_beton=val_beton,
+            recipe=chosen,
+            out=out if out is not None else Path("runs") / chosen.name,
+            resume=resume,
+            device=loop.choose_device(device.value if device else None),
+            workers=workers or _cores(),
+        )
+    )
+    typer.echo(str(path))
+
+
+@app.command(name="eval")
+def evaluate(
+    run: RunFolder,
+    beton: Annotated[Path, typer.Option(help="Data to judge by, such as val.beton.")],
+    views: Annotated[
+        Views, typer.Option(help="1: centre crop; 10: corners and centre, mirrored too, as well.")
+    ] = Views.one,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 128,
+    device: DeviceOption = None,
+    workers: Workers = None,
+) -> None:
+    """Loss, top-1 and top-5 error of a run over a beton; each image counts once."""
+    import torch
+
+    from train import checkpoint, dataset, loop
+    from train import evaluate as stage
+    from train.loader import Batches
+
+    threads = workers or _cores()
+    torch.set_num_threads(threads)  # importing FFCV has set it to 1
+    loaded = checkpoint.load(run)
+    opened = dataset.open_dataset(beton)
+    dataset.check_same_classes(opened.card, loaded.data.wnids, loaded.data.side, str(beton))
+    place = loop.choose_device(device.value if device else None)
+    network = checkpoint.trained_network(loaded, run).to(place)
+    started = time.monotonic()
+    batches = Batches(opened, batch, threads)
+    scores = stage.evaluate(
+        network, batches.sequential(), loaded.data.mean_image.to(place), int(views)
+    )
+    seconds = time.monotonic() - started
+    for count, score in scores.items():
+        name = "centre view" if count == 1 else f"{count} views"
+        typer.echo(
+            f"{name}: top-1 error {score.top1_error:.2%}, top-5 error {score.top5_error:.2%}, "
+            f"loss {score.loss:.4f}"
+        )
+    samples = scores[1].samples
+    typer.echo(
+        f"{samples} images of {len(loaded.data.wnids)} classes in {seconds:.1f} s, "
+        f"{samples / seconds:,.0f} images/s"
+    )
+
+
+@app.command()
+def classify(
+    run: RunFolder,
+    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Classes shown for each picture.")] = 5,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Also save the pictures with bars here.")
+    ] = None,
+    device: DeviceOption = None,
+) -> None:
+    """The most probable classes of picture files."""
+    from train import checkpoint, loop
+    from train import classify as stage
+
+    loaded = checkpoint.load(run)
+    place = loop.choose_device(device.value if device else None)
+    network = checkpoint.trained_network(loaded, run).to(place)
+    predictions = stage.classify(network, loaded.data, pictures, k, place)
+    for prediction in predictions:
+        typer.echo(str(prediction.path))
+        for label, name, probability in zip(
+            prediction.labels, prediction.names, prediction.probabilities, strict=True
+        ):
+            typer.echo(f"  {probability:7.2%}  {loaded.data.wnids[label]}  {name}")
+    if png is not None:
+        _save_predictions(predictions, loaded.data.wnids, loaded.data.names, png)
+
+
+def _save_predictions(
+    predictions: list[Prediction], wnids: list[str], names: list[str], png: Path
+) -> None:
+    """A picture's own class is known where its folder is called like one."""
+    from train.figures import save_predictions
+
+    by_wnid = dict(zip(wnids, names, strict=True))
+    truths = [by_wnid.get(prediction.path.resolve().parent.name) for prediction in predictions]
+    save_predictions(predictions, truths, png)
+    typer.echo(f"predictions: {png}")
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one.")] = None,
+) -> None:
+    """List the recipes, or print one with the source of each value."""
+    from train.recipe import load_recipe, recipe_names, recipe_text
+
+    if name is not None:
+        typer.echo(recipe_text(name), nl=False)
+        return
+    for known in recipe_names():
+        typer.echo(f"{known:10}  {load_recipe(known).about}")
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main() -> None:
+    from prep.handover import run_program
+
+    run_program("train", app)
+
+
+if __name__ == "__main__":
+    main()

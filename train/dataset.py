@@ -1,0 +1,113 @@
+"""Opens a beton for training or evaluation: its card, and the checks that FFCV does not make.
+
+FFCV reads a damaged file as stale pixels or waits for ever, so the structure is compared with
+what prep wrote beside it before FFCV sees the file. No data is hashed here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from prep import handover
+from prep.handover import Card, Statistics, UserError
+
+FFCV_VERSION = 2  # of the file format
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A beton that is whole as far as its structure goes."""
+
+    path: Path
+    card: Card
+
+    def __len__(self) -> int:
+        return self.card.samples
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Raises UserError when the beton or its companions are missing, cut short or of other make."""
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
+    _check_header(path)
+    card = handover.read_card(handover.card_path(path))
+    records = handover.read_records(handover.records_path(path))
+    if len(records.ptr) != card.samples or card.samples == 0:
+        raise UserError(
+            f"{path}: the card names {card.samples} samples, records.npz {len(records.ptr)}; "
+            "write the beton again with `prep write-beton`"
+        )
+    _check_records(path, records)
+    return Dataset(path, card)
+
+
+def _check_header(path: Path) -> None:
+    from ffcv.types import ALLOC_TABLE_TYPE, HeaderType
+
+    size = path.stat().st_size
+    if size < HeaderType.itemsize:
+        raise UserError(f"{path} has {size} bytes: not a beton; write it with `prep write-beton`")
+    header = np.fromfile(path, HeaderType, 1)[0]
+    if header["num_fields"] != 2:
+        raise UserError(f"{path} is not a beton of this project; write it with `prep write-beton`")
+    if header["version"] != FFCV_VERSION:
+        raise UserError(
+            f"{path} has beton version {header['version']}, FFCV reads {FFCV_VERSION}; write it "
+            "again with `prep write-beton`"
+        )
+    expected = int(header["alloc_table_ptr"]) + int(header["num_samples"]) * (
+        ALLOC_TABLE_TYPE.itemsize
+    )
+    if size != expected:
+        raise UserError(
+            f"{path} has {size} bytes, its header says {expected}: it is cut short or damaged; "
+            "copy it again, or write it again with `prep write-beton`"
+        )
+
+
+def _check_records(path: Path, records: handover.Records) -> None:
+    from ffcv.reader import Reader
+
+    table = Reader(str(path)).alloc_table
+    table = table[np.argsort(table["sample_id"], kind="stable")]
+    if not (
+        np.array_equal(table["ptr"], records.ptr) and np.array_equal(table["size"], records.size)
+    ):
+        raise UserError(
+            f"{path} and {handover.records_path(path)} are not of one make; write the beton again "
+            "with `prep write-beton`"
+        )
+
+
+def training_statistics(dataset: Dataset) -> Statistics:
+    """The statistics beside a training beton. Raises UserError when missing or of other data."""
+    path = handover.stats_path(dataset.path)
+    statistics = handover.read_statistics(path)
+    if statistics.pixels_id != dataset.card.pixels_id:
+        raise UserError(
+            f"{path} is of other data (pixels_id {statistics.pixels_id[:12]}, the beton's is "
+            f"{dataset.card.pixels_id[:12]}); run `prep stats` and `prep write-beton` again"
+        )
+    return statistics
+
+
+def check_same_classes(card: Card, wnids: list[str], side: int, what: str) -> None:
+    """Raises UserError when a beton's classes or side differ from those trained on."""
+    found = [entry.wnid for entry in card.classes]
+    if found != wnids:
+        differing = next(
+            (pair for pair in zip(found, wnids, strict=False) if pair[0] != pair[1]),
+            (f"{len(found)} classes", f"{len(wnids)} classes"),
+        )
+        raise UserError(
+            f"{what} has other classes than the training data: {differing[0]} in place of "
+            f"{differing[1]}; prepare both splits from one source"
+        )
+    if card.side != side:
+        raise UserError(
+            f"{what} has images of side {card.side}, the training data {side}; prepare both with "
+            "one --size"
+        )

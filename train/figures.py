@@ -1,0 +1,57 @@
+"""Pictures of results: predictions with their most probable classes, as the paper's figure 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prep.handover import whole_file
+from train.classify import Prediction
+
+COLUMNS = 5
+
+
+def save_predictions(
+    predictions: Sequence[Prediction], truths: Sequence[str | None], path: Path
+) -> None:
+    """Save a PNG: each picture over bars of its classes' probabilities.
+
+    truths: the name of each picture's own class, where it is known: its bar is green when it is
+    the best, the best bar is red when it is another.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    rows = -(-len(predictions) // COLUMNS)
+    columns = min(COLUMNS, len(predictions))
+    figure, axes = plt.subplots(
+        2 * rows,
+        columns,
+        figsize=(2.6 * columns, 4.0 * rows),
+        gridspec_kw={"height_ratios": [1.6, 1.0] * rows},
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for place, (prediction, truth) in enumerate(zip(predictions, truths, strict=True)):
+        row, column = divmod(place, COLUMNS)
+        picture, bars = axes[2 * row][column], axes[2 * row + 1][column]
+        picture.imshow(prediction.pixels)
+        picture.set_title(truth or prediction.path.name, fontsize=9)
+        heights = range(len(prediction.names), 0, -1)
+        colours = [
+            ("tab:green" if name == truth else "tab:red" if truth and rank == 0 else "tab:blue")
+            for rank, name in enumerate(prediction.names)
+        ]
+        bars.barh(heights, prediction.probabilities, color=colours, alpha=0.55, height=0.8)
+        for height, name, probability in zip(
+            heights, prediction.names, prediction.probabilities, strict=True
+        ):
+            bars.text(0.02, height, f"{name}  {probability:.0%}", va="center", fontsize=8)
+        bars.set_xlim(0, 1)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+    plt.close(figure)

@@ -1,0 +1,322 @@
+"""The training run, in time order: data, network, optimiser, resume, epochs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from prep.handover import Statistics, UserError
+from train import checkpoint as checkpoints
+from train import dataset as datasets
+from train import evaluate, metrics, optimiser, schedule
+from train.augment import Augment, Augmentation, noise_axes
+from train.checkpoint import Checkpoint, TrainedOn
+from train.dataset import Dataset
+from train.evaluate import Score
+from train.loader import Batch, Batches
+from train.metrics import Metrics
+from train.network import INPUT_SIDE, AlexNet
+from train.recipe import Recipe
+from train.screen import Screen
+
+Device = Literal["cuda", "cpu", "mps"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """What one `train run` was asked for."""
+
+    beton: Path
+    val_beton: Path | None
+    recipe: Recipe
+    out: Path
+    resume: str  # "auto", "never", or the path of a run or checkpoint
+    device: torch.device
+    workers: int  # threads that decode, augment and, on a CPU, compute
+
+
+def choose_device(wanted: Device | None) -> torch.device:
+    """The device asked for, or the best there is. Raises UserError when it is not there."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted is None:
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[wanted]:
+        raise UserError(
+            f"--device {wanted}: torch {torch.__version__} finds no such device here; give "
+            "--device cpu, or check the driver"
+        )
+    return torch.device(wanted)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """Opened and checked, before any work is done."""
+
+    train: Dataset
+    val: Dataset | None
+    statistics: Statistics
+    trained_on: TrainedOn
+
+
+@dataclasses.dataclass
+class _State:
+    """What a checkpoint holds, and what training changes."""
+
+    network: AlexNet
+    sgd: torch.optim.SGD
+    epoch: int  # whole epochs done
+    step: int  # steps done
+    val_errors: list[float]  # top-1, after each epoch
+    pipeline_compiled: bool = False  # FFCV compiles it when the first batch is asked for
+
+
+def run(settings: RunSettings) -> Path:
+    """Train, or carry on; returns the checkpoint's path."""
+    recipe, out = settings.recipe, settings.out
+    torch.set_num_threads(settings.workers)  # importing FFCV has set it to 1
+    data = _open_data(settings)
+    with Screen() as screen:
+        state = _start(settings, data, screen)
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / checkpoints.FILE_NAME
+        if schedule.ended(recipe, state.epoch, state.val_errors):
+            screen.line(f"{out} has finished: epoch {state.epoch} of at most {recipe.epochs}")
+            return path
+        augment = Augment(
+            Augmentation(INPUT_SIDE, recipe.mirror, recipe.colour_noise, recipe.seed),
+            data.statistics.mean_image,
+            noise_axes(data.statistics, "standard_deviations"),
+        )
+        batches = Batches(data.train, recipe.batch, settings.workers, augment)
+        val_batches = Batches(data.val, recipe.batch, settings.workers) if data.val else None
+        mean_SSC = data.trained_on.mean_image.to(settings.device)
+
+        with Metrics(out, state.step) as recorder:
+            while not schedule.ended(recipe, state.epoch, state.val_errors):
+                figures = _train_epoch(state, recipe, batches, recorder, screen)
+                state.epoch += 1
+                if val_batches is not None:
+                    scores = evaluate.evaluate(
+                        state.network, val_batches.sequential(), mean_SSC, views=1
+                    )
+                    state.val_errors.append(scores[1].top1_error)
+                    figures |= _val_figures(scores[1])
+                recorder.row("epoch", state.step, {"epoch": state.epoch} | figures)
+                checkpoints.save(_checkpoint(state, recipe, data.trained_on), path)
+                screen.line(_epoch_line(state.epoch, recipe, figures))
+    return path
+
+
+# --------------------------------------------------------------------------- before the epochs
+
+
+def _open_data(settings: RunSettings) -> _Data:
+    schedule.check_validation(settings.recipe, settings.val_beton)
+    train = datasets.open_dataset(settings.beton)
+    statistics = datasets.training_statistics(train)
+    trained_on = checkpoints.trained_on(train.card, statistics)
+    if trained_on.side < INPUT_SIDE:
+        raise UserError(
+            f"{settings.beton} has images of side {trained_on.side}, the network's input is "
+            f"{INPUT_SIDE}; prepare with --size 256"
+        )
+    val = None
+    if settings.val_beton is not None:
+        val = datasets.open_dataset(settings.val_beton)
+        datasets.check_same_classes(
+            val.card, trained_on.wnids, trained_on.side, str(settings.val_beton)
+        )
+    return _Data(train, val, statistics, trained_on)
+
+
+def _start(settings: RunSettings, data: _Data, screen: Screen) -> _State:
+    """The network and optimiser at step 0, or as the run to resume left them."""
+    network = checkpoints.build_network(settings.recipe, len(data.trained_on.wnids))
+    network.to(settings.device).to(memory_format=torch.channels_last)
+    state = _State(network, optimiser.build(network, settings.recipe), 0, 0, [])
+    screen.line(_summary(settings, network, data))
+    origin = _resume_from(settings)
+    if origin is not None:
+        loaded = checkpoints.load(origin)
+        checkpoints.check_resumable(loaded, settings.recipe, data.trained_on, origin)
+        checkpoints.load_weights(network, loaded, origin)
+        state.sgd.load_state_dict(loaded.optimiser)
+        state.epoch, state.step = loaded.epoch, loaded.step
+        state.val_errors = list(loaded.val_errors)
+        screen.line(f"resumed from {origin} after epoch {state.epoch}, step {state.step}")
+        if loaded.threads != torch.get_num_threads():
+            screen.line(
+                f"warning: {origin} was trained with {loaded.threads} threads, this run has "
+                f"{torch.get_num_threads()}: sums round differently, so losses may too"
+            )
+    return state
+
+
+def _resume_from(settings: RunSettings) -> Path | None:
+    if settings.resume == "never":
+        return None
+    if settings.resume == "auto":
+        path = settings.out / checkpoints.FILE_NAME
+        return path if path.exists() else None
+    return Path(settings.resume)
+
+
+# --------------------------------------------------------------------------- one epoch
+
+
+def _train_epoch(
+    state: _State, recipe: Recipe, batches: Batches, recorder: Metrics, screen: Screen
+) -> dict[str, float]:
+    """One pass over the training data; returns the epoch's figures."""
+    state.network.train()
+    device = next(state.network.parameters()).device
+    if not state.pipeline_compiled:
+        screen.line("compiling the input pipeline ...")
+    window = _Sums(device)
+    total = np.zeros(3)
+    images_done, waited, rate = 0, 0.0, 0.0
+    started = asked = time.perf_counter()
+    with screen.counting(f"epoch {state.epoch + 1}/{recipe.epochs}", len(batches)):
+        for done, batch in enumerate(batches.epoch(recipe.seed, state.epoch), start=1):
+            waited += time.perf_counter() - asked
+            if not state.pipeline_compiled:
+                screen.line(f"input pipeline compiled, first batch read: {waited:.1f} s")
+                state.pipeline_compiled = True
+            rate = schedule.learning_rate(
+                recipe, state.epoch + (done - 1) / len(batches), state.val_errors
+            )
+            optimiser.set_rate(state.sgd, rate)
+            window.add(*_step(state, batch, device))
+            images_done += len(batch.labels)
+            if done % metrics.STEP_INTERVAL == 0 or done == len(batches):
+                sums, means = window.take()
+                _check_finite(means[0], state.step, rate)
+                total += sums
+                recorder.row("step", state.step, _named(means) | {"learning_rate": rate})
+            seconds = time.perf_counter() - started
+            if measured := images_done - window.images:
+                figures = total / measured
+                screen.step(
+                    done, _running_figures(figures, images_done / seconds, waited / seconds)
+                )
+            asked = time.perf_counter()
+    seconds = time.perf_counter() - started
+    return _named(total / images_done) | {
+        "learning_rate": rate,
+        "images_per_s": images_done / seconds,
+        "data_wait": waited / seconds,
+        "seconds": seconds,
+    }
+
+
+def _step(state: _State, batch: Batch, device: torch.device) -> tuple[torch.Tensor, int]:
+    """One update; returns the sums of loss, top-1 and top-5 misses, [3], and the batch's size."""
+    images, labels = batch.images.to(device), batch.labels.to(device)
+    logits = state.network(images, state.step, batch.samples.to(device))
+    loss = nn.functional.cross_entropy(logits, labels)
+    state.sgd.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    state.sgd.step()
+    state.step += 1
+    misses = evaluate.wrong(logits.detach(), labels)
+    return torch.stack([loss.detach() * len(labels), *misses]), len(labels)
+
+
+class _Sums:
+    """Sums of loss, top-1 and top-5 misses since the last row, kept on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(3, device=device)
+        self.images = 0
+
+    def add(self, sums: torch.Tensor, images: int) -> None:
+        self._sums += sums
+        self.images += images
+
+    def take(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The sums and the means, [3] each; starts anew."""
+        sums = np.array(self._sums.tolist())
+        means = sums / self.images
+        self._sums.zero_()
+        self.images = 0
+        return sums, means
+
+
+def _check_finite(loss: float, step: int, rate: float) -> None:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss is {loss} at step {step}, learning rate {rate:g}; give a lower --set "
+            "learning_rate, or look at the data with `prep inspect`"
+        )
+
+
+# --------------------------------------------------------------------------- after an epoch
+
+
+def _checkpoint(state: _State, recipe: Recipe, data: TrainedOn) -> Checkpoint:
+    return Checkpoint(
+        recipe=recipe,
+        data=data,
+        network=state.network.state_dict(),
+        optimiser=state.sgd.state_dict(),
+        epoch=state.epoch,
+        step=state.step,
+        val_errors=state.val_errors,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _named(means: npt.NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(("loss", "top1_error", "top5_error"), means.tolist(), strict=True))
+
+
+def _val_figures(score: Score) -> dict[str, float]:
+    return {
+        "val_loss": score.loss,
+        "val_top1_error": score.top1_error,
+        "val_top5_error": score.top5_error,
+    }
+
+
+def _summary(settings: RunSettings, network: AlexNet, data: _Data) -> str:
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return (
+        f"recipe {settings.recipe.name}: {parameters:,} parameters, "
+        f"{len(data.trained_on.wnids)} classes, {len(data.train):,} training images, on "
+        f"{settings.device} with {torch.get_num_threads()} threads"
+    )
+
+
+def _running_figures(means: npt.NDArray[np.float64], rate: float, waiting: float) -> str:
+    return (
+        f"loss {means[0]:.3f}, error top-1 {means[1]:.1%} top-5 {means[2]:.1%}, "
+        f"{rate:,.0f} images/s, {waiting:.1%} waiting for data"
+    )
+
+
+def _epoch_line(epoch: int, recipe: Recipe, figures: dict[str, float]) -> str:
+    line = (
+        f"epoch {epoch}/{recipe.epochs}: loss {figures['loss']:.3f}, top-1 error "
+        f"{figures['top1_error']:.1%}"
+    )
+    if "val_loss" in figures:
+        line += (
+            f"; validation loss {figures['val_loss']:.3f}, top-1 error "
+            f"{figures['val_top1_error']:.1%}, top-5 {figures['val_top5_error']:.1%}"
+        )
+    return line + (
+        f"; learning rate {figures['learning_rate']:.3g}, {figures['images_per_s']:,.0f} images/s, "
+        f"{figures['data_wait']:.1%} waiting for data"
+    )

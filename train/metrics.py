@@ -1,0 +1,63 @@
+"""What a run writes down while it trains: metrics.jsonl and TensorBoard events.
+
+metrics.jsonl has a row `{"kind": "step", ...}` every STEP_INTERVAL steps with means over them, and
+a row `{"kind": "epoch", ...}` an epoch. A resumed run first drops what lies after its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from prep.handover import whole_file
+
+FILE_NAME = "metrics.jsonl"
+STEP_INTERVAL = 20
+
+
+class Metrics:
+    """Appends rows to both, used as a context; `step` is the number of steps that the run has behind it."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / FILE_NAME
+        kept = [row for row in read(path) if row["step"] <= step]
+        with whole_file(path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def row(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, float):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; none when there is no file. A torn last line is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # the process was killed while it wrote
+    return rows

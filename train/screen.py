@@ -1,0 +1,72 @@
+"""What a person sees while a run trains: a bar on a terminal, elsewhere a line every 30 seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LOG_INTERVAL = 30.0  # seconds between lines when the output is not a terminal
+
+
+class Screen:
+    """Used as a context; everything goes to standard error, results to standard output."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+            )
+        self._task: Any = None
+        self._title, self._total = "", 0
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def counting(self, title: str, total: int) -> Iterator[None]:
+        """Show the progress of `total` steps while the block runs."""
+        self._title, self._total = title, total
+        if self._bar:
+            self._task = self._bar.add_task(title, total=total, figures="")
+        try:
+            yield
+        finally:
+            if self._bar:
+                self._bar.remove_task(self._task)
+
+    def step(self, done: int, figures: str) -> None:
+        """`done` steps of the running count, with the figures so far."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, figures=figures)
+        elif time.monotonic() - self._last >= LOG_INTERVAL:
+            self._last = time.monotonic()
+            self.line(f"{self._title}: step {done}/{self._total}, {figures}")
