@@ -33,8 +33,8 @@ def main(out: Path) -> None:
     both = TRAIN_IMAGES + VAL_IMAGES
     stages: list[tuple[str, float, int]] = []
 
-    def stage(name: str, images: int, *command: object) -> str:
-        seconds, output = shell(*command)
+    def stage(name: str, images: int, program: str, *arguments: object) -> str:
+        seconds, output = shell(program, *arguments)
         stages.append((name, seconds, images))
         return output
 
@@ -82,7 +82,9 @@ def shell(program: str, *arguments: object) -> tuple[float, str]:
     words = [str(argument) for argument in arguments]
     print(f"$ {program} {' '.join(words)}", flush=True)
     started = time.monotonic()
-    done = subprocess.run([PROGRAMS / program, *words], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [PROGRAMS / program, *words], stdout=subprocess.PIPE, text=True, check=False
+    )
     seconds = time.monotonic() - started
     print(done.stdout, end="", flush=True)
     if done.returncode != 0:

@@ -50,7 +50,7 @@ def moments_of(images_BSSC: npt.NDArray[np.uint8]) -> Moments:
     return Moments(count, pixel_sums.reshape(side, side, 3), product_sums)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _accumulate(
     images_BPC: npt.NDArray[np.uint8],
     pixel_sums_PC: npt.NDArray[np.int64],
