@@ -195,8 +195,9 @@ def _check_table(path: Path, rows: npt.NDArray[Any], layout: Layout, size: int) 
             f"{path}: sample {sample} lies at {layout.ptr[sample]} by its metadata and at "
             f"{ordered['ptr'][sample]} by the allocation table; write it again"
         )
-    ends = ordered["ptr"] + ordered["size"]
-    outside = (ordered["ptr"] < layout.data_start) | (ends > layout.table_start)
+    table_start = np.uint64(layout.table_start)
+    outside = (ordered["ptr"] < layout.data_start) | (ordered["ptr"] > table_start)
+    outside |= ordered["size"] > table_start - np.minimum(ordered["ptr"], table_start)
     if outside.any():
         sample = int(np.flatnonzero(outside)[0])
         raise UserError(

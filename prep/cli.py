@@ -189,10 +189,10 @@ def inspect(
     """Show what is in a beton."""
     from prep import sheet
     from prep.beton import open_beton
-    from prep.handover import card_path, read_card
+    from prep.handover import read_beton_card
 
     opened = open_beton(beton)
-    card = read_card(card_path(beton))
+    card = read_beton_card(beton)
     _print(_card_table(beton, card))
     if png is not None:
         sheet.save_png(sheet.beton_sheet(opened, card), png)
@@ -205,7 +205,7 @@ def inspect(
 def _print(table: Table) -> None:
     from rich.console import Console
 
-    Console().print(table)
+    Console(markup=False).print(table)  # names may hold square brackets
 
 
 def _statistics_table(statistics: Statistics) -> Table:

@@ -45,9 +45,21 @@ def run_program(name: str, program: Callable[[list[str]], object]) -> NoReturn:
     except (UserError, OSError) as error:
         if debug:
             raise
-        print(f"{name}: {_message(error)}", file=sys.stderr)
+        _print_failure(name, _message(error))
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        _print_failure(
+            name, f"{text}; a fault of this program: run again with --debug and report what it says"
+        )
         sys.exit(1)
     sys.exit(0)
+
+
+def _print_failure(name: str, message: str) -> None:
+    print(f"{name}: {' '.join(message.splitlines())}", file=sys.stderr)
 
 
 def _message(error: UserError | OSError) -> str:
@@ -83,8 +95,10 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         partial.replace(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a write names no file
+            error.filename = str(path)
         raise
     finally:
         os.close(descriptor)
@@ -208,6 +222,17 @@ def pixels_id(labels: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8]) -> 
 
 def card_path(beton: Path) -> Path:
     return beton.with_suffix(".json")
+
+
+def read_beton_card(beton: Path) -> Card:
+    """The card beside a beton. Raises UserError as read_card, and when the write did not end."""
+    card = read_card(card_path(beton))
+    if card.sha256 is None:
+        raise UserError(
+            f"{card_path(beton)} names no sha256: the writing of {beton.name} did not end; run "
+            "`prep write-beton` again"
+        )
+    return card
 
 
 def records_path(beton: Path) -> Path:

@@ -23,6 +23,16 @@ Pixels = npt.NDArray[np.uint8]
 
 FILTER = "bilinear, antialiased"
 MAX_PIXELS = 40_000_000  # ImageNet's largest picture, 7056x4488, has 31.7 million
+MAX_BYTES = 1 << 28  # of a file; 40 million RGB pixels of 16 bits, uncompressed, have 0.9 of this
+# What Pillow may read; its other readers start programs (EPS) or are seldom tried.
+FORMATS = frozenset(("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF"))
+# What libjpeg warns of when pixels are lost; its other warnings are of harmless oddities.
+DAMAGE = (
+    "premature end of data segment",
+    "bad Huffman code",
+    "bad arithmetic code",
+    "found marker",  # another one than the restart marker that is due
+)
 FFCV_DECODER = f"libjpeg-turbo, fast DCT (simplejpeg {simplejpeg.__version__})"
 
 # The limit is ours and is checked before any pixel is decoded; Pillow's own would only warn.
@@ -51,6 +61,8 @@ def prepare(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Prepared:
     """
     if not data:
         raise RejectedImageError("the file is empty")
+    if len(data) > MAX_BYTES:
+        raise RejectedImageError(too_many_bytes(len(data)))
     try:
         original, kind = _decode(data, max_pixels)
         pixels = _resize_and_crop(original, side)
@@ -62,6 +74,11 @@ def prepare(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Prepared:
         # Decoders answer hostile bytes with nearly any exception; the file is bad, not the run.
         raise RejectedImageError(f"cannot be decoded: {_one_line(error)}") from error
     return Prepared(pixels, original.width, original.height, kind)
+
+
+def too_many_bytes(size: int) -> str:
+    """The reason for rejecting a file by its size, before it is read."""
+    return f"its {size} bytes are more than {MAX_BYTES}"
 
 
 def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
@@ -114,7 +131,9 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int) -> tuple[Image.Image, str] 
     except ValueError as error:
         if "Premature end" in str(error):
             raise RejectedImageError("the JPEG is truncated") from error
-        return None  # a warning of the decoder: Pillow knows which ones are harmless
+        if any(sign in str(error) for sign in DAMAGE):
+            raise RejectedImageError(f"the JPEG is damaged: {_one_line(error)}") from error
+        return None  # an oddity, or no JPEG at all: Pillow finds out
     return Image.fromarray(pixels), f"JPEG {colours}"
 
 
@@ -124,6 +143,8 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> tuple[Image.Image, str]
     except UnidentifiedImageError as error:
         raise RejectedImageError("not a picture in a known format") from error
     with image:
+        if image.format not in FORMATS:
+            raise RejectedImageError(f"its format, {image.format}, is not one of the known ones")
         kind = f"{image.format} {image.mode}"
         _check_size(image.width, image.height, max_pixels)
         image.load()
@@ -132,14 +153,17 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> tuple[Image.Image, str]
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a sample, kept by Pillow in I;16 or I
-        samples = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((samples + 128) // 257).astype(np.uint8)).convert("RGB")
+        samples = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+        # round(s / 257) without leaving 16 bits
+        grey = samples // 257 + (samples % 257 > 128)
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise RejectedImageError("floating-point pixels have no known range")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", layer.size, "white")
+        white.paste(layer, mask=layer)
+        return white
     return image.convert("RGB")
 
 

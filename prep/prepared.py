@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prep.handover import Card, UserError, read_card, whole_file
+from prep.handover import Card, UserError, pixels_id, read_card, whole_file
 
 SCHEMA = pa.schema(
     [
@@ -60,16 +60,23 @@ class PreparedSplit:
 
 
 def split_card_path(folder: Path) -> Path:
+    folder = _named(folder)
     return folder.with_name(folder.name + ".json")
 
 
 def manifest_path(folder: Path) -> Path:
+    folder = _named(folder)
     return folder.with_name(folder.name + ".parquet")
 
 
 def split_stats_path(folder: Path) -> Path:
     """Where the training split's statistics lie, for any split of the same prepared set."""
-    return folder.with_name("train.stats.npz")
+    return _named(folder).with_name("train.stats.npz")
+
+
+def _named(folder: Path) -> Path:
+    """`folder` by its name: "." and ".." have none to put an ending to."""
+    return folder.resolve() if folder.name in ("", "..") else folder
 
 
 def write_manifest(batches: Iterable[list[Row]], path: Path) -> None:
@@ -91,21 +98,27 @@ def open_prepared(folder: Path) -> PreparedSplit:
             columns=["name", "label", "bytes", "crc32", "sha256"],
             filters=[("status", "=", "ok")],
         )
+        digests = np.frombuffer(b"".join(table["sha256"].to_pylist()), np.uint8).reshape(-1, 32)
+        labels = table["label"].to_numpy().astype(np.int64)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run `prep resize` again") from error
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise UserError(f"{path} is damaged ({error}); run `prep resize` again") from error
     if len(table) != card.samples:
         raise UserError(
             f"{path} has {len(table)} samples, the card beside it says {card.samples}; "
             "run `prep resize` again"
         )
-    digests = np.frombuffer(b"".join(table["sha256"].to_pylist()), np.uint8).reshape(-1, 32)
+    if len(digests) != len(labels) or pixels_id(labels, digests) != card.pixels_id:
+        raise UserError(
+            f"{path} names other pictures or labels than the card beside it (pixels_id differs); "
+            "run `prep resize` again"
+        )
     return PreparedSplit(
         folder=folder,
         card=card,
         names=table["name"],
-        labels=table["label"].to_numpy().astype(np.int64),
+        labels=labels,
         sizes=table["bytes"].to_numpy(),
         crc32=table["crc32"].to_numpy(),
         digests=digests,

@@ -21,7 +21,7 @@ def progress(title: str, total: int) -> Iterator[Report]:
     """Show count, images/s, time left and rejects on standard error while the block runs."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, highlight=False)
     if console.is_terminal:
         with _bar(console, title, total) as report:
             yield report
@@ -43,7 +43,7 @@ def _bar(console: object, title: str, total: int) -> Iterator[Report]:
 
     assert isinstance(console, Console)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]} images/s"),
@@ -82,5 +82,6 @@ class _LineReport:
             left = (self._total - self._done) / max(rate, 1e-9)
             self._console.print(  # type: ignore[attr-defined]
                 f"{self._title}: {self._done}/{self._total}, {rate:,.0f} images/s, "
-                f"{left:,.0f} s left, {self._rejected} rejected"
+                f"{left:,.0f} s left, {self._rejected} rejected",
+                soft_wrap=True,
             )

@@ -31,6 +31,7 @@ from prep.sources import Original, Source
 from prep.units import run_units
 
 UNIT_SIZE = 256  # pictures: about half a second of one core
+STEM_BYTES = 240  # of a prepared file's name; a whole name may have 255 bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +117,7 @@ def _resize_split(
     folder = out / split
     plan = _plan(source, split, settings)
     if prepared.split_card_path(folder).exists():
+        _refuse_remains(folder)
         card = handover.read_card(prepared.split_card_path(folder))
         _refuse_other_plan(_plan_of_card(card, settings), plan, folder)
         rejected = len(source.splits[split]) - card.samples
@@ -136,6 +138,16 @@ def _resize_split(
     if not folder.exists():  # else a run was killed after naming the folder
         _run(units, split, jobs)
     return _finish(source, split, folder, units, settings, max_rejects)
+
+
+def _refuse_remains(folder: Path) -> None:
+    """A card says that the split is whole: its folder and manifest have to be there."""
+    for path in (folder, prepared.manifest_path(folder)):
+        if not path.exists():
+            raise UserError(
+                f"{prepared.split_card_path(folder)} is there, but {path} is not; remove the card "
+                "and what else is left of this split, then run again"
+            )
 
 
 def _run(units: list[Unit], split: str, jobs: int | None) -> None:
@@ -265,6 +277,9 @@ def _output_names(source: Source, originals: tuple[Original, ...]) -> list[str]:
         path = PurePosixPath(original.path)
         jpeg = path.suffix.lower() in (".jpg", ".jpeg")
         stem, suffix = (path.stem, path.suffix) if jpeg else (path.name, ".jpg")
+        # Valid UTF-8, and short enough for a suffix and a number after it.
+        stem = os.fsencode(stem).decode("utf-8", "replace")
+        stem = stem.encode()[:STEM_BYTES].decode("utf-8", "ignore")
         prefix, number = f"{source.classes[original.label]}/{stem}", 1
         name = prefix + suffix
         while name in taken:
@@ -296,7 +311,7 @@ def _resize_one(unit: Unit, original: Original, name: str) -> prepared.Row:
         "class": class_name,
         "label": original.label,
         "name": name,
-        "source": original.path,
+        "source": os.fsencode(original.path).decode("utf-8", "backslashreplace"),
         "width": 0,
         "height": 0,
         "kind": "",
@@ -306,6 +321,8 @@ def _resize_one(unit: Unit, original: Original, name: str) -> prepared.Row:
         "status": "rejected",
     }
     settings = unit.settings
+    if original.bytes > images.MAX_BYTES:
+        return row | {"reason": images.too_many_bytes(original.bytes)}
     try:
         data = (unit.root / original.path).read_bytes()
         picture = images.prepare(data, settings.side, settings.max_pixels)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from prep import handover, images
 from prep.beton import Beton
-from prep.handover import Card, Statistics
+from prep.handover import Card, Statistics, UserError
 
 CELL = 128  # pixels: a picture's side on a sheet
 CAPTION = 18  # pixels under it
@@ -52,13 +52,19 @@ def _fit(
 def beton_sheet(opened: Beton, card: Card, count: int = 50) -> Image.Image:
     """A contact sheet of `count` samples, spread evenly over the classes."""
     chosen = _spread(opened.labels, count)
-    pictures = []
+    pictures, captions = [], []
     with opened.path.open("rb") as file:
         for sample in chosen:
             file.seek(int(opened.layout.ptr[sample]))
             data = file.read(int(opened.layout.size[sample]))
-            pictures.append(_pixels(data, card))
-    captions = [card.classes[opened.labels[sample]].name for sample in chosen]
+            try:
+                pictures.append(_pixels(data, card))
+                captions.append(card.classes[opened.labels[sample]].name)
+            except (ValueError, IndexError) as error:
+                raise UserError(
+                    f"{opened.path}: sample {sample} cannot be shown ({error}); `prep verify "
+                    f"{opened.path}` says what is damaged"
+                ) from error
     return contact_sheet(pictures, captions)
 
 

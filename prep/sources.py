@@ -58,19 +58,27 @@ def find_source(root: Path) -> Source:
     if not root.is_dir():
         state = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"{root} {state}; give the folder that holds train/ and val/, or classes")
-    folders = {name: root / name for name in SPLITS if _subfolders(root / name)}
-    if not folders:
-        if any((root / name).is_dir() for name in SPLITS):
+    folders = {name: root / name for name in SPLITS if (root / name).is_dir()}
+    for name, folder in list(folders.items()):
+        if _subfolders(folder):
+            continue
+        if name == "test":  # ImageNet's has no labels
+            del folders[name]
+        else:
             raise UserError(
-                f"{root}/train holds no class folders; expected {root}/train/<class>/<picture>"
+                f"{folder} holds no class folders; expected {folder}/<class>/<picture>: sort its "
+                "pictures into such folders, or take it away"
             )
-        folders = {"train": root}
+    folders = folders or {"train": root}
     classes = tuple(sorted({name for folder in folders.values() for name in _subfolders(folder)}))
     if not classes:
         raise UserError(
             f"{root} has no class folders; expected {root}/train/<class>/<picture> or "
             f"{root}/<class>/<picture>"
         )
+    for name in classes:
+        if not _is_utf8(name):
+            raise UserError(f"the name of class folder {name!r} is not UTF-8; rename the folder")
     lister = _Lister(root)
     splits = {
         split: tuple(
@@ -89,12 +97,15 @@ def find_source(root: Path) -> Source:
 def _check_classes(
     root: Path, classes: tuple[str, ...], splits: dict[str, tuple[Original, ...]]
 ) -> None:
-    """Every class has a picture in the first split (train, where there is one)."""
+    """Every class has a picture in the first split (train, where there is one), no split none."""
+    for name, originals in splits.items():
+        if not originals:
+            raise UserError(
+                f"{root} holds no pictures for {name}; known are {', '.join(sorted(EXTENSIONS))}"
+            )
     split, originals = next(iter(splits.items()))
     present = {original.label for original in originals}
     empty = [name for label, name in enumerate(classes) if label not in present]
-    if len(empty) == len(classes):
-        raise UserError(f"{root} holds no pictures; known are {', '.join(sorted(EXTENSIONS))}")
     if empty:
         shown = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
         raise UserError(
@@ -114,9 +125,12 @@ class _Lister:
         found: list[Original] = []
         for entry in _walk(folder):
             hidden = entry.name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
-            if not hidden and Path(entry.name).suffix.lower() in EXTENSIONS:
+            dangling = entry.is_symlink() and not Path(entry.path).exists()  # rejected later
+            regular = entry.is_file() or dangling
+            if regular and not hidden and Path(entry.name).suffix.lower() in EXTENSIONS:
                 relative = os.path.relpath(entry.path, self._root).replace(os.sep, "/")
-                found.append(Original(relative, label, entry.stat().st_size))
+                size = 0 if dangling else entry.stat().st_size
+                found.append(Original(relative, label, size))
             else:
                 self.skipped += 1
         return sorted(found, key=lambda original: original.path)
@@ -130,7 +144,7 @@ def _walk(folder: Path | str) -> Iterator[os.DirEntry[str]]:
     for entry in entries:
         if entry.is_dir():
             yield from _walk(entry.path)
-        elif entry.is_file():
+        else:
             yield entry
 
 
@@ -143,6 +157,15 @@ def _subfolders(folder: Path) -> list[str]:
         ]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _is_utf8(name: str) -> bool:
+    """False for a file name of other bytes, which Python holds as lone surrogates."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_words(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from prep import beton, handover, images
 from prep.beton import Beton
-from prep.handover import Card, UserError
+from prep.handover import Card, Records, UserError
 from prep.progress import progress
 from prep.units import run_units
 
@@ -39,17 +39,10 @@ def verify(path: Path, jobs: int | None) -> Card:
     offset; the labels; or, where every record is whole, the sha256.
     """
     opened = beton.open_beton(path)
-    card = handover.read_card(handover.card_path(path))
+    card = handover.read_beton_card(path)
     records = handover.read_records(handover.records_path(path))
     _check_card(opened, card)
-    if not (
-        np.array_equal(records.ptr, opened.layout.ptr)
-        and np.array_equal(records.size, opened.layout.size)
-    ):
-        raise UserError(
-            f"{handover.records_path(path)} places the samples elsewhere than {path} does; one of "
-            "them is of another make: write the beton again"
-        )
+    _check_places(opened, records)
     order = np.argsort(opened.layout.ptr, kind="stable")
     units = [
         Unit(
@@ -117,6 +110,24 @@ def _check_card(opened: Beton, card: Card) -> None:
             f"{path}: metadata of sample {sample}: {opened.widths[sample]}x"
             f"{opened.heights[sample]}, mode {opened.modes[sample]}; the card says {card.side}x"
             f"{card.side}, {card.mode}: write the beton again or copy it again"
+        )
+
+
+def _check_places(opened: Beton, records: Records) -> None:
+    ptr, size = opened.layout.ptr, opened.layout.size
+    path = handover.records_path(opened.path)
+    if records.ptr.shape != ptr.shape or records.size.shape != size.shape:
+        raise UserError(
+            f"{path} has {len(records.ptr)} samples, {opened.path} has {len(opened)}; one of them "
+            "is of another make: write the beton again"
+        )
+    moved = np.flatnonzero((records.ptr != ptr) | (records.size != size))
+    if len(moved):
+        sample = int(moved[0])
+        raise UserError(
+            f"{opened.path}: its allocation table places sample {sample} at {ptr[sample]} with "
+            f"{size[sample]} bytes, {path} at {records.ptr[sample]} with {records.size[sample]}; "
+            "write the beton again or copy both again"
         )
 
 

@@ -37,9 +37,8 @@ def write_beton(folder: Path, path: Path, mode: str, jobs: int | None) -> tuple[
     Raises UserError when the prepared split is damaged or has changed, its statistics are of
     other data, or `path` cannot be written.
     """
-    if path.suffix != ".beton":
-        raise UserError(f"{path} should be called NAME.beton: its companions are named after it")
     split = prepared.open_prepared(folder)
+    _check_name(split, path)
     if len(split) == 0:
         raise UserError(f"{folder} holds no samples; see rejects.jsonl beside it")
     statistics = _statistics_of(split)
@@ -60,16 +59,42 @@ def write_beton(folder: Path, path: Path, mode: str, jobs: int | None) -> tuple[
             file.pad_to(layout.table_start)
             file.write(beton.table(layout))
         _read_back(partial, crc32, side, mode)
-        # The old card goes first and the new one comes last: beside a card, all is of one make.
-        handover.card_path(path).unlink(missing_ok=True)
+        _withdraw_card(split, path)
         records = Records(layout.ptr, layout.size, crc32)
         handover.write_records(records, handover.records_path(path))
         if statistics is not None:
             handover.write_statistics(statistics, handover.stats_path(path))
+        else:  # those of an earlier beton of this name are of other data
+            handover.stats_path(path).unlink(missing_ok=True)
     tools = split.card.tools | ({"raw pixels": images.FFCV_DECODER} if mode == "raw" else {})
     card = dataclasses.replace(split.card, mode=mode, sha256=file.digest.hexdigest(), tools=tools)
     handover.write_card(card, handover.card_path(path))
     return card, statistics is not None
+
+
+def _check_name(split: PreparedSplit, path: Path) -> None:
+    """Raises UserError when the companions would replace the files of another prepared split."""
+    if path.suffix != ".beton":
+        raise UserError(f"{path} should be called NAME.beton: its companions are named after it")
+    namesake = path.with_suffix("")
+    if prepared.manifest_path(namesake).exists() and namesake.resolve() != split.folder.resolve():
+        raise UserError(
+            f"{path} would put its card over that of the prepared split {namesake}; give another "
+            "name or folder"
+        )
+
+
+def _withdraw_card(split: PreparedSplit, path: Path) -> None:
+    """The old card goes before the rest changes, the new one comes last.
+
+    So beside a card with a sha256 all is of one make. Beside the prepared split itself (OUT/train
+    as OUT/train.beton) one card serves both, and only its sha256 goes.
+    """
+    card_path = handover.card_path(path)
+    if path.with_suffix("").resolve() == split.folder.resolve():
+        handover.write_card(dataclasses.replace(split.card, sha256=None), card_path)
+    else:
+        card_path.unlink(missing_ok=True)
 
 
 def _statistics_of(split: PreparedSplit) -> Statistics | None:

@@ -63,8 +63,14 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     }
     values["recipe"] = dataclasses.asdict(checkpoint.recipe)
     values["data"] = dataclasses.asdict(checkpoint.data)
-    with whole_file(path) as partial:
-        torch.save(values | {"format_version": FORMAT_VERSION}, partial)
+    try:
+        with whole_file(path) as partial:
+            torch.save(values | {"format_version": FORMAT_VERSION}, partial)
+    except RuntimeError as error:  # torch's own word for a full disk
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"cannot write {path}: {reason}; make room, then run the same command again"
+        ) from error
 
 
 def load(path: Path) -> Checkpoint:

@@ -44,7 +44,11 @@ DeviceOption = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads that decode, augment and, on a CPU, compute.", show_default="every core"),
+    typer.Option(
+        min=1,
+        help="Threads that decode, augment and, on a CPU, compute.",
+        show_default="every core",
+    ),
 ]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="The --out folder of a run, or a checkpoint file.")
@@ -134,6 +138,7 @@ def evaluate(
     from train import checkpoint, dataset, loop
     from train import evaluate as stage
     from train.loader import Batches
+    from train.screen import Screen
 
     threads = workers or _cores()
     torch.set_num_threads(threads)  # importing FFCV has set it to 1
@@ -144,9 +149,9 @@ def evaluate(
     network = checkpoint.trained_network(loaded, run).to(place)
     started = time.monotonic()
     batches = Batches(opened, batch, threads)
-    scores = stage.evaluate(
-        network, batches.sequential(), loaded.data.mean_image.to(place), int(views)
-    )
+    with Screen() as screen:
+        followed = screen.follow("eval", batches.sequential(), len(batches))
+        scores = stage.evaluate(network, followed, loaded.data.mean_image.to(place), int(views))
     seconds = time.monotonic() - started
     for count, score in scores.items():
         name = "centre view" if count == 1 else f"{count} views"

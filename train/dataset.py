@@ -15,6 +15,7 @@ from prep import handover
 from prep.handover import Card, Statistics, UserError
 
 FFCV_VERSION = 2  # of the file format
+STORED_AS = {"jpg": 0, "raw": 1}  # the card's mode, and FFCV's number for it in every sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +34,14 @@ def open_dataset(path: Path) -> Dataset:
     if not path.is_file():
         raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
     _check_header(path)
-    card = handover.read_card(handover.card_path(path))
+    card = handover.read_beton_card(path)
     records = handover.read_records(handover.records_path(path))
     if len(records.ptr) != card.samples or card.samples == 0:
         raise UserError(
             f"{path}: the card names {card.samples} samples, records.npz {len(records.ptr)}; "
             "write the beton again with `prep write-beton`"
         )
-    _check_records(path, records)
+    _check_records(path, card, records)
     return Dataset(path, card)
 
 
@@ -68,10 +69,20 @@ def _check_header(path: Path) -> None:
         )
 
 
-def _check_records(path: Path, records: handover.Records) -> None:
+def _check_records(path: Path, card: Card, records: handover.Records) -> None:
+    """Compare where each sample lies, its size and its label with what prep wrote beside it."""
+    from ffcv.fields import IntField, RGBImageField
     from ffcv.reader import Reader
 
-    table = Reader(str(path)).alloc_table
+    remedy = "copy it again, or write it again with `prep write-beton`"
+    try:
+        reader = Reader(str(path))
+    except (KeyError, ValueError) as error:  # of a field's type or name
+        raise UserError(f"{path} has damaged field descriptions ({error}); {remedy}") from error
+    fields = {name: type(field) for name, field in reader.handlers.items()}
+    if fields != {"image": RGBImageField, "label": IntField}:
+        raise UserError(f"{path} has fields {sorted(fields)}, expected image and label; {remedy}")
+    table = reader.alloc_table
     table = table[np.argsort(table["sample_id"], kind="stable")]
     if not (
         np.array_equal(table["ptr"], records.ptr) and np.array_equal(table["size"], records.size)
@@ -79,6 +90,25 @@ def _check_records(path: Path, records: handover.Records) -> None:
         raise UserError(
             f"{path} and {handover.records_path(path)} are not of one make; write the beton again "
             "with `prep write-beton`"
+        )
+    images, labels = reader.metadata["f0"], reader.metadata["f1"]
+    damaged = (
+        (images["data_ptr"] != records.ptr)
+        | (images["width"] != card.side)
+        | (images["height"] != card.side)
+        | (images["mode"] != STORED_AS.get(card.mode))
+        | (labels < 0)
+        | (labels >= len(card.classes))
+    )
+    if damaged.any():
+        raise UserError(
+            f"{path}: the metadata of sample {int(damaged.argmax())} is damaged; {remedy}"
+        )
+    counts = np.bincount(labels, minlength=len(card.classes)).tolist()
+    if counts != [entry.samples for entry in card.classes]:
+        raise UserError(
+            f"{path} has {counts[:5]} ... samples of its first classes, its card says "
+            f"{[entry.samples for entry in card.classes[:5]]} ...; {remedy}"
         )
 
 

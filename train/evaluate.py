@@ -77,7 +77,7 @@ def evaluate(
             network, batch.images.to(device), mean_SSC, views
         ).items():
             nll = -softmax.gather(1, labels[:, None]).clamp_min(1e-38).log().sum()
-            sums = torch.stack([nll, *wrong(softmax, labels)]).double()
+            sums = torch.stack([nll, *wrong(softmax, labels)]).cpu().double()
             totals[count] = totals.get(count, 0) + sums
     network.train(was_training)
     return {count: Score(samples, *(sums / samples).tolist()) for count, sums in totals.items()}

@@ -108,9 +108,10 @@ def run(settings: RunSettings) -> Path:
                 figures = _train_epoch(state, recipe, batches, recorder, screen)
                 state.epoch += 1
                 if val_batches is not None:
-                    scores = evaluate.evaluate(
-                        state.network, val_batches.sequential(), mean_SSC, views=1
+                    followed = screen.follow(
+                        "validation", val_batches.sequential(), len(val_batches)
                     )
+                    scores = evaluate.evaluate(state.network, followed, mean_SSC, views=1)
                     state.val_errors.append(scores[1].top1_error)
                     figures |= _val_figures(scores[1])
                 recorder.row("epoch", state.step, {"epoch": state.epoch} | figures)

@@ -18,7 +18,7 @@ STEP_INTERVAL = 20
 
 
 class Metrics:
-    """Appends rows to both, used as a context; `step` is the number of steps that the run has behind it."""
+    """Appends rows to both; a context. `step` is the number of steps the run has behind it."""
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,7 +1,7 @@
 """AlexNet as the paper has it: two towers, response normalisation, dropout on the outputs.
 
-Takes float32 [B,3,224,224], grey levels 0..255 less the mean image, in any memory format
-(channels_last is kept); gives float32 logits [B,classes]. 60,965,224 parameters at 1000 classes.
+Takes float32 [B,3,224,224], grey levels 0..255 less the mean image, in any memory format; gives
+float32 logits [B,classes]. 60,965,224 parameters at 1000 classes.
 
 Sources: paper sections 3 (layers), 4.2 (dropout) and 5 (initial weights). From the authors' code:
 zeros are padded to the right and the bottom only, and the mean image is taken off beforehand.
@@ -9,6 +9,7 @@ zeros are padded to the right and the bottom only, and the mean image is taken o
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -27,35 +28,27 @@ LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 POSITIVE_START = ("conv2", "conv4", "conv5", "fc6", "fc7")  # biases 1, paper section 5
 
 
-def by_tower(x: torch.Tensor, towers: int) -> torch.Tensor:
-    """[B,C,H,W] to a view [B,T,C/T,H,W]."""
-    images, channels, height, width = x.shape
-    return x.view(images, towers, channels // towers, height, width)
-
-
-def window_sum(values_BTCHW: torch.Tensor, size: int) -> torch.Tensor:
-    """Sums over `size` (odd) neighbouring channels, fewer at the ends; same shape."""
-    sums = values_BTCHW.clone()
-    for offset in range(1, size // 2 + 1):
-        sums[:, :, offset:] += values_BTCHW[:, :, :-offset]
-        sums[:, :, :-offset] += values_BTCHW[:, :, offset:]
+def window_sum(values: torch.Tensor, size: int) -> torch.Tensor:
+    """Sums over `size` (odd, from 3) neighbours in the last dimension, fewer at its ends."""
+    count = values.shape[-1]
+    padded = F.pad(values, (size // 2, size // 2))
+    sums = padded[..., :count] + padded[..., 1 : count + 1]
+    for offset in range(2, size):
+        sums += padded[..., offset : offset + count]
     return sums
 
 
 class _Normalise(torch.autograd.Function):
-    """y = x d^-3/4 with d = k + alpha * (sum of x^2 over the window), d^-1/2 kept for backward.
+    """y = x d^-3/4 with d = k + alpha * (sum of x^2 over the window), in the last dimension.
 
-    Written out because it takes a seventh of the time of torch.nn.LocalResponseNorm on a CPU.
+    Its derivative is written out: autograd's takes twice the time on a CPU.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, towers: int, size: int, alpha: float, k: float
-    ) -> torch.Tensor:
-        sums = window_sum(by_tower(x * x, towers), size).flatten(1, 2)  # back to [B,C,H,W]
-        root = sums.mul_(alpha).add_(k).rsqrt_()
+    def forward(ctx: Any, x: torch.Tensor, size: int, alpha: float, k: float) -> torch.Tensor:
+        root = window_sum(x * x, size).mul_(alpha).add_(k).rsqrt_()  # d^-1/2
         ctx.save_for_backward(x, root)
-        ctx.towers, ctx.size, ctx.alpha = towers, size, alpha
+        ctx.size, ctx.alpha = size, alpha
         return root.sqrt().mul_(root).mul_(x)
 
     @staticmethod
@@ -64,16 +57,16 @@ class _Normalise(torch.autograd.Function):
         # dL/dx = grad d^-3/4 - 2 * 3/4 * alpha * x * (sum of grad x d^-7/4 over the window)
         x, root = ctx.saved_tensors
         direct = root.sqrt().mul_(root).mul_(grad)
-        shared = by_tower((direct * x).mul_(root).mul_(root), ctx.towers)
-        sums = window_sum(shared, ctx.size).flatten(1, 2)  # back to [B,C,H,W]
-        return direct.addcmul_(x, sums, value=-1.5 * ctx.alpha), None, None, None, None
+        sums = window_sum((direct * x).mul_(root).mul_(root), ctx.size)
+        return direct.addcmul_(x, sums, value=-1.5 * ctx.alpha), None, None, None
 
 
 class ResponseNorm(nn.Module):
-    """Local response normalisation, [B,C,H,W] to the same, within each of `towers` channel groups.
+    """Local response normalisation within each of `towers` channel groups, [B,C,H,W] to the same.
 
     Defaults are the paper's, section 3.3; its beta, 0.75, is also the authors' and is fixed. The
-    sum over the `size` channels is not divided by `size`, as torch.nn.LocalResponseNorm does.
+    sum over the `size` channels is not divided by `size`, unlike torch.nn.LocalResponseNorm.
+    Works and answers in channels_last, in float32 at least.
     """
 
     def __init__(
@@ -83,9 +76,11 @@ class ResponseNorm(nn.Module):
         self.towers, self.size, self.alpha, self.k = towers, size, alpha, k
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # squares need more than bf16
-        y: torch.Tensor = _Normalise.apply(wide, self.towers, self.size, self.alpha, self.k)
-        return y.to(x.dtype)
+        images, channels, height, width = x.shape
+        wide = x.to(torch.promote_types(x.dtype, torch.float32)).permute(0, 2, 3, 1)  # NCHW to NHWC
+        by_tower = wide.view(images, height, width, self.towers, channels // self.towers)
+        y: torch.Tensor = _Normalise.apply(by_tower, self.size, self.alpha, self.k)
+        return y.flatten(3).permute(0, 3, 1, 2).to(x.dtype)  # NHW, towers, maps to NCHW
 
 
 class CounterDropout(nn.Module):
@@ -95,23 +90,25 @@ class CounterDropout(nn.Module):
     is scaled in training. The mask does not depend on how samples are split into batches.
     """
 
-    def __init__(self, probability: float, seed: int, layer: int) -> None:
+    def __init__(self, units: int, probability: float, seed: int, layer: int) -> None:
         super().__init__()
-        self.probability, self.key, self.stream = probability, key_words(seed), DROPOUT + layer
+        self.units, self.probability = units, probability
+        self.key, self.stream = key_words(seed), DROPOUT + layer
+        # A buffer: torch.compile's index arithmetic on an arange overflows 32 bits in Philox.
+        blocks = torch.arange(math.ceil(units / 4))
+        self.register_buffer("blocks", blocks, persistent=False)
 
     def forward(
         self, x: torch.Tensor, step: int | torch.Tensor, samples: torch.Tensor | None
     ) -> torch.Tensor:
-        """x [B,F]; step and samples (int64 [B], indices in the data set) in [0, 2^32)."""
+        """x [B,units]; step and samples (int64 [B], indices in the data set) in [0, 2^32)."""
         if not self.training:
             return x * (1.0 - self.probability)
         if samples is None:
             raise ValueError("in training, dropout needs `samples`, the data set indices [B]")
-        units = x.shape[1]
-        blocks = torch.arange(-(-units // 4), device=x.device)
-        words = philox4x32_torch((blocks, samples[:, None], step, self.stream), self.key)
+        words = philox4x32_torch((self.blocks, samples[:, None], step, self.stream), self.key)
         # Four words a counter: 4 x [B,blocks] to [B,units], unit = 4 * block + word.
-        uniform = torch.stack(words, dim=2).flatten(1)[:, :units]
+        uniform = torch.stack(words, dim=2).flatten(1)[:, : self.units]
         return x * (uniform >= int(self.probability * TWO_TO_32)).to(x.dtype)
 
 
@@ -148,9 +145,9 @@ class AlexNet(nn.Module):
         self.conv5 = nn.Conv2d(c4, c5, 3, padding=1, groups=TOWERS)
         self.pool5 = nn.MaxPool2d(3, stride=2)
         self.fc6 = nn.Linear(c5 * POOLED_SIDE**2, f6)
-        self.dropout6 = CounterDropout(dropout, seed, layer=0)
+        self.dropout6 = CounterDropout(f6, dropout, seed, layer=0)
         self.fc7 = nn.Linear(f6, f7)
-        self.dropout7 = CounterDropout(dropout, seed, layer=1)
+        self.dropout7 = CounterDropout(f7, dropout, seed, layer=1)
         self.fc8 = nn.Linear(f7, classes)
         {"paper": init_paper, "he": init_he}[init](self, torch.Generator().manual_seed(seed))
 
@@ -165,7 +162,8 @@ class AlexNet(nn.Module):
         In training, `step` counts updates and `samples` (int64 [B]) are the images' indices in
         the data set: the dropout masks follow from them. Raises ValueError without `samples`.
         """
-        x = F.pad(x, (0, PADDING, 0, PADDING))
+        # In channels_last from here on: a place's channels lie side by side for the norm.
+        x = F.pad(x.contiguous(memory_format=torch.channels_last), (0, PADDING, 0, PADDING))
         x = self.pool1(self.norm1(F.relu(self.conv1(x))))
         x = self.pool2(self.norm2(F.relu(self.conv2(x))))
         x = F.relu(self.conv3(x))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
@@ -60,7 +61,7 @@ class Recipe:
             "drops must be at least 0": self.drops >= 0,
             "patience must be at least 1": self.patience >= 1,
             "warmup_epochs must be at least 0": self.warmup_epochs >= 0,
-            "seed must be at least 0": self.seed >= 0,
+            "seed must be at least 0 and below 2^63": 0 <= self.seed < 2**63,  # an int64 in numba
         }
         for rule, holds in limits.items():
             if not holds:
@@ -144,6 +145,8 @@ def _typed(origin: str, key: str, value: Any, wanted: Any) -> Any:
         raise UserError(f"recipe {origin}: {key} is {value!r}, it must be a list of whole numbers")
     if wanted is float and type(value) is int:
         return float(value)
+    if type(value) is float and not math.isfinite(value):
+        raise UserError(f"recipe {origin}: {key} is {value!r}, it must be a finite number")
     if type(value) is wanted:
         return value
     raise UserError(f"recipe {origin}: {key} is {value!r}, it must be of type {wanted.__name__}")

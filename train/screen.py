@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
 
 LOG_INTERVAL = 30.0  # seconds between lines when the output is not a terminal
 
@@ -63,10 +65,17 @@ class Screen:
             if self._bar:
                 self._bar.remove_task(self._task)
 
+    def follow(self, title: str, items: Iterable[Item], total: int) -> Iterator[Item]:
+        """Yield the items while counting them on the screen."""
+        with self.counting(title, total):
+            for done, item in enumerate(items):
+                self.step(done, "")
+                yield item
+
     def step(self, done: int, figures: str) -> None:
         """`done` steps of the running count, with the figures so far."""
         if self._bar:
             self._bar.update(self._task, completed=done, figures=figures)
         elif time.monotonic() - self._last >= LOG_INTERVAL:
             self._last = time.monotonic()
-            self.line(f"{self._title}: step {done}/{self._total}, {figures}")
+            self.line(f"{self._title}: step {done}/{self._total}" + (figures and f", {figures}"))
