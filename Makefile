@@ -23,3 +23,9 @@ lock: setup  ## the newest versions that pyproject.toml allows
 	@cd $(root) && .venv/bin/uv pip compile pyproject.toml --extra dev --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-header --quiet \
 		--upgrade --output-file requirements.lock
+
+soak: setup  ## kills, the demo's accuracy, what its network looks at; results in benchmarks/results/
+	@cd $(root) && $(python) -m pytest -m soak
+
+bench: setup  ## rates of prep on SRC=folder of originals, or on drawn ones
+	@cd $(root) && $(python) benchmarks/bench_prep.py $(SRC) --out benchmarks/results/prep.json

@@ -1,12 +1,13 @@
 """Rates of prep's stages on one folder of originals, beside the usual way, in one run.
 
-    python benchmarks/bench_prep.py SRC [--rounds 5] [--out benchmarks/results/prep-NAME.json]
+    python benchmarks/bench_prep.py [SRC] [--rounds 5] [--out benchmarks/results/prep.json]
 
 One core, one process, files in the page cache. A round measures, one after the other on the same
 files: decode alone and decode + encode (simplejpeg); torchvision's Resize(256) + CenterCrop(256)
 on a PIL picture, saved at quality 95 (what most write-ups do); this project's picture stage. The
 first round is thrown away. Then the four commands run once with every core, files written and
-made durable as they always are. SRC is a folder as `prep resize` takes it.
+made durable as they always are. SRC is a folder as `prep resize` takes it; without one, pictures
+of `prep sample` are drawn.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from PIL import Image
 from torchvision import transforms
 
 from prep import images, resize, stats, verify, write
-from prep.sources import find_source
+from prep.sample import draw_sample
+from prep.sources import Source, find_source
 
 SIDE, QUALITY = 256, 95
 
@@ -80,9 +82,8 @@ def picture_rates(files: list[bytes], rounds: int) -> dict[str, dict[str, float]
     }
 
 
-def command_rates(source: Path, folder: Path) -> dict[str, float]:
+def command_rates(found: Source, folder: Path) -> dict[str, float]:
     """Images/s of each command with every core."""
-    found = find_source(source)
     split, beton = next(iter(found.splits)), folder / "train.beton"
     count = sum(len(originals) for originals in found.splits.values())
     prepared = folder / "prepared" / split
@@ -122,24 +123,31 @@ def _cpu_info() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def no_report(done: int, rejected: int = 0) -> None:
+    """Progress of the drawing, which nobody watches here."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path)
+    parser.add_argument("source", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    found = find_source(arguments.source)
-    originals = [found.root / item.path for split in found.splits.values() for item in split]
-    files = [data for data in (path.read_bytes() for path in originals) if _plain(data)]
     with tempfile.TemporaryDirectory() as folder:
+        source = arguments.source or Path(folder) / "prep sample"
+        if arguments.source is None:
+            draw_sample(source, 10, 100, 10, 0, None, no_report)
+        found = find_source(source)
+        originals = [found.root / item.path for split in found.splits.values() for item in split]
+        files = [data for data in (path.read_bytes() for path in originals) if _plain(data)]
         report = {
             "machine": machine(),
-            "source": arguments.source.name,
+            "source": source.name,
             "pictures": len(files),
             "mean_bytes": sum(map(len, files)) / len(files),
             "rounds": arguments.rounds,
             "one core, images/s": picture_rates(files, arguments.rounds),
-            "commands with every core, images/s": command_rates(arguments.source, Path(folder)),
+            "commands with every core, images/s": command_rates(found, Path(folder)),
         }
     text = json.dumps(report, indent=1) + "\n"
     print(text, end="")

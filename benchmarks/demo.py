@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = Path(sys.executable).parent
 CLASSES, PER_CLASS, VAL_PER_CLASS = 10, 200, 50
 TRAIN_IMAGES, VAL_IMAGES = CLASSES * PER_CLASS, CLASSES * VAL_PER_CLASS
-EPOCHS = 12  # of the demo recipe
+EPOCHS = 4  # of the demo recipe
 
 
 def main(out: Path) -> None:

@@ -135,8 +135,7 @@ def open_beton(path: Path) -> Beton:
         raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
     size = path.stat().st_size
     header = _read(path, HEADER, 1, 0, size, "its header")[0]
-    fields_end = METADATA_START
-    if header["num_fields"] != 2 or size < fields_end:
+    if header["num_fields"] != 2:
         raise UserError(f"{path} is not a beton of this project: it has no fields image and label")
     if header["version"] != VERSION:
         raise UserError(

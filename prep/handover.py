@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -329,9 +328,9 @@ def read_statistics(path: Path) -> Statistics:
 
 def _read_npz(path: Path, next_step: str) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {next_step}") from error
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # zipfile and numpy answer damage with nearly any exception
         raise UserError(f"{path} is damaged ({error}); {next_step}") from error

@@ -147,7 +147,12 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> tuple[Image.Image, str]
             raise RejectedImageError(f"its format, {image.format}, is not one of the known ones")
         kind = f"{image.format} {image.mode}"
         _check_size(image.width, image.height, max_pixels)
-        image.load()
+        try:
+            image.load()
+        except OSError as error:
+            if "truncated" in str(error):
+                raise RejectedImageError(f"the {image.format} is truncated") from error
+            raise
         return _to_rgb(image), kind
 
 

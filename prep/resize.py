@@ -97,9 +97,18 @@ def _only_run(work: Path, out: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another run is writing {out}; wait for it to end") from error
-        yield
+        try:
+            yield
+        finally:
+            _clear_if_unused(work)
     finally:
         os.close(descriptor)
+
+
+def _clear_if_unused(work: Path) -> None:
+    """A run that was refused before it began leaves nothing."""
+    if work.exists() and [path.name for path in work.iterdir()] == ["lock"]:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 # --------------------------------------------------------------------------- one split
@@ -124,13 +133,13 @@ def _resize_split(
         return SplitSummary(split, card.samples, rejected, already_done=True)
 
     rows_folder = work / split
-    rows_folder.mkdir(exist_ok=True)
     plan_file = rows_folder / "plan.json"
     if plan_file.exists():
         _refuse_other_plan(json.loads(plan_file.read_text()), plan, folder)
     elif folder.exists():
         raise UserError(f"{folder} exists and was not made by this command; give another folder")
     else:
+        rows_folder.mkdir(exist_ok=True)
         with handover.whole_file(plan_file) as partial:
             partial.write_text(json.dumps(plan))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +76,28 @@ def betons(prepared_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def noise_images(count: int, side: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """uint8 [count,side,side,3], every value equally likely."""
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty disk of 1 MiB, of 4 KiB blocks; skips where mounting is not permitted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode != 0:
+        pytest.skip("mounting a small disk is not permitted")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def fill_disk(disk: Path, blocks_left: int) -> Path:
+    """Write a file that leaves `blocks_left` blocks of 4 KiB free; returns it."""
+    filler = disk / "filler"
+    filler.unlink(missing_ok=True)
+    free = shutil.disk_usage(disk).free
+    filler.write_bytes(bytes(max(free - blocks_left * 4096, 0)))
+    return filler

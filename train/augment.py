@@ -104,9 +104,10 @@ def augment_batch(
         top, left, turned, alphas = draw(seed, epoch, indices_B[b], side - crop + 1, sigma)
         noise = np.empty(crop * 3, np.float32)  # one row, the same three numbers in every pixel
         for c in range(3):
-            noise[c::3] = (
-                axes_33[c, 0] * alphas[0] + axes_33[c, 1] * alphas[1] + axes_33[c, 2] * alphas[2]
-            )
+            shift = 0.0
+            for i in range(3):
+                shift += np.float64(axes_33[c, i]) * alphas[i]
+            noise[c::3] = shift
         last = np.uintp(crop * 3 - 3)  # where a row's last pixel starts
         for y in range(crop):
             pixels = images[b, top + y, left * 3 : (left + crop) * 3]

@@ -6,7 +6,7 @@ Loaded with weights_only: no code in it is executed.
 from __future__ import annotations
 
 import dataclasses
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +80,16 @@ def load(path: Path) -> Checkpoint:
     """
     file = path / FILE_NAME if path.is_dir() else path
     try:
+        _check_sums(file)
         values = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(
             f"{file} does not exist; give the --out folder of a `train run` that has finished an "
             "epoch, or a checkpoint file"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:
+        # Zip and pickle readers answer damaged bytes with nearly any exception.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{file} cannot be read as a checkpoint ({reason}); train again") from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
@@ -102,6 +104,14 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(**values)
     except (KeyError, TypeError) as error:
         raise UserError(f"{file} is not a whole checkpoint ({error}); train again") from error
+
+
+def _check_sums(file: Path) -> None:
+    """Raises BadZipFile where a byte was damaged: torch.load skips its own archive's checksums."""
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"damaged in {damaged}")
 
 
 def build_network(recipe: Recipe, classes: int) -> AlexNet:

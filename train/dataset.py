@@ -79,13 +79,17 @@ def _check_records(path: Path, card: Card, records: handover.Records) -> None:
         reader = Reader(str(path))
     except (KeyError, ValueError) as error:  # of a field's type or name
         raise UserError(f"{path} has damaged field descriptions ({error}); {remedy}") from error
-    fields = {name: type(field) for name, field in reader.handlers.items()}
-    if fields != {"image": RGBImageField, "label": IntField}:
-        raise UserError(f"{path} has fields {sorted(fields)}, expected image and label; {remedy}")
+    fields = [(name, type(field)) for name, field in reader.handlers.items()]
+    if fields != [("image", RGBImageField), ("label", IntField)]:
+        raise UserError(
+            f"{path} has fields {reader.field_names}, expected image and label; {remedy}"
+        )
     table = reader.alloc_table
     table = table[np.argsort(table["sample_id"], kind="stable")]
     if not (
-        np.array_equal(table["ptr"], records.ptr) and np.array_equal(table["size"], records.size)
+        np.array_equal(table["sample_id"], np.arange(card.samples))
+        and np.array_equal(table["ptr"], records.ptr)
+        and np.array_equal(table["size"], records.size)
     ):
         raise UserError(
             f"{path} and {handover.records_path(path)} are not of one make; write the beton again "

@@ -19,20 +19,13 @@ def save_predictions(
     truths: the name of each picture's own class, where it is known: its bar is green when it is
     the best, the best bar is red when it is another.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     rows = -(-len(predictions) // COLUMNS)
     columns = min(COLUMNS, len(predictions))
-    figure, axes = plt.subplots(
-        2 * rows,
-        columns,
-        figsize=(2.6 * columns, 4.0 * rows),
-        gridspec_kw={"height_ratios": [1.6, 1.0] * rows},
-        squeeze=False,
-        layout="constrained",
+    figure = Figure(figsize=(2.6 * columns, 4.0 * rows), layout="constrained")
+    axes = figure.subplots(
+        2 * rows, columns, gridspec_kw={"height_ratios": [1.6, 1.0] * rows}, squeeze=False
     )
     for axis in axes.flat:
         axis.axis("off")
@@ -40,7 +33,8 @@ def save_predictions(
         row, column = divmod(place, COLUMNS)
         picture, bars = axes[2 * row][column], axes[2 * row + 1][column]
         picture.imshow(prediction.pixels)
-        picture.set_title(truth or prediction.path.name, fontsize=9)
+        # parse_math: a name with dollar signs is no formula.
+        picture.set_title(truth or prediction.path.name, fontsize=9, parse_math=False)
         heights = range(len(prediction.names), 0, -1)
         colours = [
             ("tab:green" if name == truth else "tab:red" if truth and rank == 0 else "tab:blue")
@@ -50,8 +44,8 @@ def save_predictions(
         for height, name, probability in zip(
             heights, prediction.names, prediction.probabilities, strict=True
         ):
-            bars.text(0.02, height, f"{name}  {probability:.0%}", va="center", fontsize=8)
+            text = f"{name}  {probability:.0%}"
+            bars.text(0.02, height, text, va="center", fontsize=8, parse_math=False)
         bars.set_xlim(0, 1)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
-    plt.close(figure)

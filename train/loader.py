@@ -7,6 +7,7 @@ of (seed, epoch), every sample is used once, and the last batch may be smaller.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.loader import Loader
 from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.transforms import ToTensor
+from numba import config
 
 from prep.handover import UserError
 from train.augment import Augment
@@ -46,6 +48,13 @@ class _Iterator(EpochIterator):  # type: ignore[misc]
 
     failure: BaseException | None = None
 
+    def close(self) -> None:
+        """End the thread, which may be waiting for room in the queue, and wait until it has."""
+        super().close()
+        while self.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self.output_queue.get(timeout=0.01)
+
     def run(self) -> None:
         try:
             super().run()
@@ -65,6 +74,12 @@ class Batches:
     def __init__(
         self, dataset: Dataset, batch: int, workers: int, augment: Augment | None = None
     ) -> None:
+        most = config.NUMBA_NUM_THREADS
+        if workers > most:
+            raise UserError(
+                f"--workers {workers} is more than this machine's {most}; give --workers {most}, "
+                f"or set the environment variable NUMBA_NUM_THREADS to {workers}"
+            )
         self._dataset, self._batch, self._augment = dataset, batch, augment
         operations = [SimpleRGBImageDecoder(), *([augment] if augment else []), ToTensor()]
         threads = torch.get_num_threads()
@@ -104,10 +119,11 @@ class Batches:
                 # Training: NHWC in memory, an NCHW view of it, which torch calls channels_last.
                 images = stored.permute(0, 3, 1, 2) if self._augment else stored
                 yield Batch(images, labels.flatten(), samples)
-            if iterator.failure is not None:
+            if (failure := iterator.failure) is not None:
+                reason = next(iter(str(failure).splitlines()), type(failure).__name__)
                 raise UserError(
-                    f"{self._dataset.path}: the loader failed: {iterator.failure}; check the file "
-                    "with `prep verify`"
-                ) from iterator.failure
+                    f"{self._dataset.path}: the loader failed: {reason}; check the file with "
+                    "`prep verify`"
+                ) from failure
         finally:
             iterator.close()

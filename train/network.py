@@ -90,6 +90,8 @@ class CounterDropout(nn.Module):
     is scaled in training. The mask does not depend on how samples are split into batches.
     """
 
+    blocks: torch.Tensor
+
     def __init__(self, units: int, probability: float, seed: int, layer: int) -> None:
         super().__init__()
         self.units, self.probability = units, probability

@@ -20,7 +20,8 @@ class Screen:
     """Used as a context; everything goes to standard error, results to standard output."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        # Paths are shown as they are, brackets and :names: too.
+        self._console = Console(stderr=True, markup=False, emoji=False)
         self._bar: Progress | None = None
         if self._console.is_terminal:
             self._bar = Progress(

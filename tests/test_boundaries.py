@@ -1,0 +1,84 @@
+"""What holds over the whole `train` half: its imports, its module names, its recipes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import train
+from train.recipe import load_recipe, recipe_names, recipe_text
+
+FOLDER = Path(train.__file__).parent
+MODULES = sorted(FOLDER.rglob("*.py"))
+ALLOWED = {"prep.handover", "prep.images"}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Every module that the code names in an import, `from prep import images` as prep.images."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where a module comes from"
+            module = node.module or ""
+            if module == "prep":
+                found |= {f"prep.{alias.name}" for alias in node.names}
+            else:
+                found.add(module)
+    return found
+
+
+def test_the_imports_of_code_are_found() -> None:
+    code = (
+        "import prep.write\nfrom prep import images, stats\ndef f():\n from prep.beton import X\n"
+    )
+    assert imported(ast.parse(code)) == {"prep.write", "prep.images", "prep.stats", "prep.beton"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_train_imports_of_prep_only_handover_and_images(path: Path) -> None:
+    names = imported(ast.parse(path.read_text(encoding="utf-8")))
+    of_prep = {name for name in names if name.split(".")[0] == "prep"}
+    assert of_prep <= ALLOWED
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_opens_with_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_only_cli_and_loop_compose_stages() -> None:
+    """The others know at most the stage before them; cli and loop are imported by none but cli."""
+    for path in MODULES:
+        names = imported(ast.parse(path.read_text(encoding="utf-8")))
+        if path.stem != "cli":
+            assert not names & {"train.cli", "train.loop"}, path.stem
+
+
+def test_modules_are_called_after_their_stage() -> None:
+    root = FOLDER.parent
+    names = {path.stem for folder in ("prep", "train") for path in (root / folder).rglob("*.py")}
+    assert not names & {"utils", "util", "common", "helpers", "misc"}
+
+
+def test_there_are_recipes_and_all_are_files_of_their_name() -> None:
+    assert {"paper", "demo"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads_under_its_own_name(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.about
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_value_of_a_recipe_cites_its_source(name: str) -> None:
+    for line in recipe_text(name).splitlines():
+        key = re.match(r"(\w+)\s*=", line)
+        if key and key[1] not in ("name", "about"):
+            assert re.search(r"[^\"]#\s*\S.{2,}$", line), f"{name}.toml: {line}"

@@ -1,0 +1,121 @@
+"""Classifying a file equals evaluating the same original in a beton."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prep.handover import UserError
+from train import checkpoint as checkpoints
+from train.checkpoint import TrainedOn
+from train.classify import classify, load_picture
+from train.dataset import open_dataset, training_statistics
+from train.evaluate import probabilities
+from train.loader import Batches
+from train.network import AlexNet
+from train.recipe import load_recipe
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(betons: Path) -> TrainedOn:
+    train = open_dataset(betons / "train.beton")
+    return checkpoints.trained_on(train.card, training_statistics(train))
+
+
+@pytest.fixture(scope="module")
+def network() -> AlexNet:
+    """Random weights, scaled so that the classes' probabilities differ from picture to picture."""
+    built = checkpoints.build_network(load_recipe("demo", ["width=0.05"]), classes=3)
+    with torch.no_grad():
+        built.fc8.weight.mul_(0.05)
+    return built.eval()
+
+
+@pytest.fixture(scope="module")
+def originals(source: Path) -> list[Path]:
+    """The validation pictures, class by class as the beton has them."""
+    return sorted((source / "val").glob("*/*.JPEG"))
+
+
+def test_a_file_gets_the_probabilities_of_its_sample(
+    network: AlexNet, data: TrainedOn, originals: list[Path], betons: Path
+) -> None:
+    batches = Batches(open_dataset(betons / "val.beton"), 1, 1)
+    predictions = classify(network, data, originals, 3, CPU)
+    assert len(predictions) == len(originals) == 9
+    for prediction, batch in zip(predictions, batches.sequential(), strict=True):
+        assert np.array_equal(prediction.pixels, batch.images[0].numpy())
+        evaluated = probabilities(network, batch.images, data.mean_image, 1)[1][0]
+        found = torch.empty(3)
+        found[prediction.labels] = torch.tensor(prediction.probabilities)
+        torch.testing.assert_close(found, evaluated, rtol=0, atol=1e-7)
+    assert len({tuple(p.labels) for p in predictions}) > 1 or len(
+        {round(p.probabilities[0], 4) for p in predictions}
+    ) == len(predictions)  # the pictures do differ
+
+
+def test_predictions_are_best_first_with_their_names(
+    network: AlexNet, data: TrainedOn, originals: list[Path]
+) -> None:
+    (prediction,) = classify(network, data, originals[:1], 3, CPU)
+    assert prediction.path == originals[0]
+    assert prediction.probabilities == sorted(prediction.probabilities, reverse=True)
+    assert sorted(prediction.labels) == [0, 1, 2]
+    assert prediction.names == [("first", "second", "third")[n] for n in prediction.labels]
+    assert sum(prediction.probabilities) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(1, 1), (2, 2), (5, 3), (1000, 3)])
+def test_k_is_at_most_the_number_of_classes(
+    network: AlexNet, data: TrainedOn, originals: list[Path], asked: int, given: int
+) -> None:
+    (prediction,) = classify(network, data, originals[:1], asked, CPU)
+    assert len(prediction.labels) == len(prediction.probabilities) == given
+
+
+def test_predictions_come_in_the_order_of_the_files(
+    network: AlexNet, data: TrainedOn, originals: list[Path]
+) -> None:
+    chosen = [originals[4], originals[0], originals[4]]
+    assert [prediction.path for prediction in classify(network, data, chosen, 1, CPU)] == chosen
+
+
+def test_pictures_of_any_kind_and_size(data: TrainedOn, tmp_path: Path) -> None:
+    for name, mode, size in (("a.png", "RGBA", (40, 300)), ("b.gif", "P", (700, 33))):
+        path = tmp_path / name
+        Image.new(mode, size).save(path)
+        picture = load_picture(path, data)
+        assert (picture.shape, picture.dtype) == ((256, 256, 3), np.uint8)
+
+
+def test_a_file_that_is_no_picture_is_named(data: TrainedOn, tmp_path: Path) -> None:
+    text, empty, absent = (tmp_path / name for name in ("a.txt", "b.jpg", "c.jpg"))
+    text.write_text("no picture")
+    empty.touch()
+    for path, reason in (
+        (text, "known format"),
+        (empty, "empty"),
+        (absent, "No such file"),
+        (tmp_path, "directory"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load_picture(path, data)
+        message = str(caught.value)
+        assert str(path) in message
+        assert reason in message
+        assert "\n" not in message
+
+
+def test_a_truncated_picture_is_named(
+    network: AlexNet, data: TrainedOn, originals: list[Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(originals[0].read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"cut\.jpg.*truncated"):
+        classify(network, data, [originals[1], path], 1, CPU)

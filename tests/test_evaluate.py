@@ -1,0 +1,227 @@
+"""Views, averaged probabilities and errors, against plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+from train.dataset import open_dataset
+from train.evaluate import cut_views, evaluate, probabilities, wrong
+from train.loader import Batch, Batches
+from train.network import AlexNet
+
+SIDE, CROP = 256, 224
+WEIGHTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the classes, so that mirroring makes no ties
+# View: row and column where its crop starts, section 4.1's four corners and centre.
+PLACES = {0: (16, 16), 1: (0, 0), 2: (0, 32), 3: (32, 0), 4: (32, 32)}
+
+
+def noise(count: int, side: int = SIDE, seed: int = 0) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def mean() -> npt.NDArray[np.float32]:
+    """A mean image that differs at each place and channel."""
+    return np.random.default_rng(5).uniform(0, 255, (SIDE, SIDE, 3)).astype(np.float32)
+
+
+def batches_of(
+    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], batch: int
+) -> Iterator[Batch]:
+    for start in range(0, len(images), batch):
+        part = np.s_[start : start + batch]
+        samples = torch.arange(len(images))[part]
+        yield Batch(torch.from_numpy(images[part]), torch.from_numpy(labels[part]), samples)
+
+
+class _Peaks(nn.Module):
+    """Logits within 30 from the means of six blocks of a view, so that every view gives others."""
+
+    def forward(self, view: torch.Tensor) -> torch.Tensor:
+        blocks = nn.functional.adaptive_avg_pool2d(view[:, 0], (2, 3))
+        return blocks.flatten(1) / (1 + blocks.flatten(1).abs() / 30) * torch.tensor(WEIGHTS)
+
+
+def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def peaks(view: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """_Peaks in NumPy, [B,224,224,3] to [B,6]; 3 does not divide 224, so its blocks overlap."""
+    red = view[..., 0]
+    columns = ((0, 75), (74, 150), (149, 224))
+    rows = ((0, 112), (112, 224))
+    blocks = [red[:, r0:r1, c0:c1].mean((1, 2)) for r0, r1 in rows for c0, c1 in columns]
+    return np.stack(blocks, 1) / (1 + np.abs(np.stack(blocks, 1)) / 30) * WEIGHTS
+
+
+def numpy_views(
+    images: npt.NDArray[np.uint8], mean: npt.NDArray[np.float32]
+) -> list[npt.NDArray[np.float64]]:
+    centred = images.astype(np.float64) - mean
+    crops = [centred[:, top : top + CROP, left : left + CROP] for top, left in PLACES.values()]
+    return crops + [crop[:, :, ::-1] for crop in crops]
+
+
+def test_ten_views_are_the_papers(mean: npt.NDArray[np.float32]) -> None:
+    images = noise(3)
+    cut = cut_views(torch.from_numpy(images), torch.from_numpy(mean), 10)
+    assert cut.shape == (10, 3, 3, CROP, CROP)
+    assert cut.dtype == torch.float32
+    for view, wanted in zip(cut, numpy_views(images, mean), strict=True):
+        np.testing.assert_allclose(view.permute(0, 2, 3, 1), wanted, atol=1e-4)
+
+
+def test_the_single_view_is_the_centre(mean: npt.NDArray[np.float32]) -> None:
+    images = torch.from_numpy(noise(2))
+    one, ten = (cut_views(images, torch.from_numpy(mean), views) for views in (1, 10))
+    assert one.shape == (1, 2, 3, CROP, CROP)
+    assert torch.equal(one[0], ten[0])
+
+
+def test_an_odd_margin_and_no_margin() -> None:
+    for side in (CROP, CROP + 1, CROP + 7):
+        images = noise(1, side)
+        mean = np.random.default_rng(1).uniform(0, 255, (side, side, 3)).astype(np.float32)
+        cut = cut_views(torch.from_numpy(images), torch.from_numpy(mean), 10)
+        last = images[:, -CROP:, -CROP:].astype(np.float64) - mean[-CROP:, -CROP:]
+        np.testing.assert_allclose(cut[4].permute(0, 2, 3, 1), last, atol=1e-4)
+        start = (side - CROP) // 2
+        window = np.s_[start : start + CROP, start : start + CROP]
+        centre = images[0][window].astype(np.float64) - mean[window]
+        np.testing.assert_allclose(cut[0, 0].permute(1, 2, 0), centre, atol=1e-4)
+
+
+def test_softmax_is_averaged_not_logits(mean: npt.NDArray[np.float32]) -> None:
+    images = noise(4, seed=2)
+    found = probabilities(_Peaks(), torch.from_numpy(images), torch.from_numpy(mean), 10)
+    logits = [peaks(view) for view in numpy_views(images, mean)]
+    averaged = np.mean([softmax(each) for each in logits], axis=0)
+    np.testing.assert_allclose(found[10], averaged, atol=1e-3)
+    assert (
+        np.abs(softmax(np.mean(logits, axis=0)) - averaged).max() > 0.02
+    )  # else it proves nothing
+    np.testing.assert_allclose(found[1], softmax(logits[0]), atol=1e-3)
+
+
+def test_probabilities_sum_to_one_and_keep_no_gradient(mean: npt.NDArray[np.float32]) -> None:
+    found = probabilities(_Peaks(), torch.from_numpy(noise(4)), torch.from_numpy(mean), 10)
+    for each in found.values():
+        torch.testing.assert_close(each.sum(1), torch.ones(4))
+        assert not each.requires_grad
+
+
+def test_one_view_gives_no_ten_view_figure(mean: npt.NDArray[np.float32]) -> None:
+    found = probabilities(_Peaks(), torch.from_numpy(noise(1)), torch.from_numpy(mean), 1)
+    assert list(found) == [1]
+
+
+def numpy_wrong(scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> tuple[int, int]:
+    order = np.argsort(-scores, axis=1)
+    top1 = sum(label != row[0] for row, label in zip(order, labels, strict=True))
+    top5 = sum(label not in row[:5] for row, label in zip(order, labels, strict=True))
+    return top1, top5
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 6, 40])
+def test_wrong_counts_as_numpy_does(classes: int) -> None:
+    generator = np.random.default_rng(classes)
+    scores = generator.normal(size=(200, classes)).astype(np.float32)
+    labels = generator.integers(0, classes, 200)
+    top1, top5 = wrong(torch.from_numpy(scores), torch.from_numpy(labels))
+    assert (int(top1), int(top5)) == numpy_wrong(scores, labels)
+    assert int(top1) > 0
+
+
+def test_with_five_classes_or_fewer_top5_is_never_wrong() -> None:
+    for classes in (1, 2, 5):
+        scores = torch.randn(30, classes, generator=torch.Generator().manual_seed(0))
+        _, top5 = wrong(scores, torch.arange(30) % classes)
+        assert int(top5) == 0
+
+
+def figures_of(
+    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], mean: npt.NDArray[np.float32]
+) -> dict[int, tuple[float, float, float]]:
+    """Loss, top-1 and top-5 error by views, in NumPy."""
+    views = [softmax(peaks(view)) for view in numpy_views(images, mean)]
+    found = {}
+    for count, averaged in ((1, views[0]), (10, np.mean(views, axis=0))):
+        top1, top5 = numpy_wrong(averaged.astype(np.float32), labels)
+        loss = -np.log(averaged[np.arange(len(labels)), labels]).mean()
+        found[count] = (float(loss), top1 / len(labels), top5 / len(labels))
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7, 100])
+def test_each_image_counts_once_for_any_batch_size(
+    batch: int, mean: npt.NDArray[np.float32]
+) -> None:
+    images, labels = noise(18, seed=9), np.arange(18) % 6
+    found = evaluate(_Peaks(), batches_of(images, labels, batch), torch.from_numpy(mean), 10)
+    for count, (loss, top1, top5) in figures_of(images, labels, mean).items():
+        assert found[count].samples == 18
+        assert found[count].loss == pytest.approx(loss, rel=1e-4)
+        assert (found[count].top1_error, found[count].top5_error) == (top1, top5)
+
+
+def test_the_centre_figure_is_the_same_with_one_view_and_with_ten(
+    mean: npt.NDArray[np.float32],
+) -> None:
+    images, labels = noise(6, seed=3), np.arange(6)
+    one, ten = (
+        evaluate(_Peaks(), batches_of(images, labels, 4), torch.from_numpy(mean), views)
+        for views in (1, 10)
+    )
+    assert one == {1: ten[1]}
+    assert ten[10] != ten[1]
+
+
+def test_a_probability_of_zero_gives_a_finite_loss(mean: npt.NDArray[np.float32]) -> None:
+    class Certain(nn.Module):
+        def forward(self, view: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[1e4, -1e4]]).expand(len(view), 2)
+
+    labels = np.array([1, 1])
+    found = evaluate(Certain(), batches_of(noise(2), labels, 2), torch.from_numpy(mean), 1)
+    assert 80 < found[1].loss < 100
+    assert found[1].top1_error == 1.0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_and_batch_norm_evaluate_and_the_mode_comes_back(
+    training: bool, mean: npt.NDArray[np.float32]
+) -> None:
+    network = AlexNet(3, seed=0, width=0.05, norm="batch", init="he", dropout=0.5)
+    network.train(training)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images, labels = noise(3), np.arange(3)
+    first, second = (
+        evaluate(network, batches_of(images, labels, 2), torch.from_numpy(mean), 1)
+        for _ in range(2)
+    )
+    assert first == second
+    assert network.training is training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_beton_counts_each_image_once(betons: Path, mean: npt.NDArray[np.float32]) -> None:
+    opened = open_dataset(betons / "val.beton")
+    loaded = Batches(opened, 4, 1)
+    stored = [(b.images.clone(), b.labels.clone()) for b in loaded.sequential()]
+    images: Any = torch.cat([each for each, _ in stored]).numpy()
+    labels: Any = torch.cat([each for _, each in stored]).numpy()
+    found = evaluate(_Peaks(), loaded.sequential(), torch.from_numpy(mean), 10)
+    assert found[1].samples == 9
+    for count, (loss, top1, top5) in figures_of(images, labels, mean).items():
+        assert found[count].loss == pytest.approx(loss, rel=1e-4)
+        assert (found[count].top1_error, found[count].top5_error) == (top1, top5)

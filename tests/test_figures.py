@@ -1,0 +1,91 @@
+"""The picture of predictions: a PNG that opens, of the size that its contents ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train.classify import Prediction
+from train.figures import save_predictions
+
+WIDTH, HEIGHT = 286, 440  # pixels of a picture over its bars: 2.6 x 4.0 inches at 110 a dot
+
+
+def prediction(name: str = "a.jpg", names: tuple[str, ...] = ("cat", "dog", "owl")) -> Prediction:
+    pixels = np.full((256, 256, 3), (200, 30, 40), np.uint8)
+    shares = [0.7, 0.2, 0.1][: len(names)]
+    return Prediction(Path(name), pixels, list(range(len(names))), list(names), shares)
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (5, 5, 1), (6, 5, 2), (11, 5, 3)]
+)
+def test_the_size_follows_from_the_number_of_pictures(
+    tmp_path: Path, count: int, columns: int, rows: int
+) -> None:
+    path = tmp_path / "shown.png"
+    save_predictions([prediction()] * count, [None] * count, path)
+    assert pixels_of(path).shape == (HEIGHT * rows, WIDTH * columns, 3)
+    assert [each.name for each in tmp_path.iterdir()] == ["shown.png"]
+
+
+def has_colour(pixels: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    return bool((np.abs(pixels - colour).sum(axis=2) < 12).sum() > 200)
+
+
+# matplotlib's tab colours at alpha 0.55 over white.
+GREEN, RED, BLUE = (134, 201, 134), (232, 137, 138), (132, 181, 213)
+
+
+@pytest.mark.parametrize(
+    ("truth", "shown", "hidden"),
+    [
+        ("cat", [GREEN, BLUE], [RED]),  # right
+        ("dog", [RED, GREEN, BLUE], []),  # second
+        ("wolf", [RED, BLUE], [GREEN]),  # not among them
+        (None, [BLUE], [RED, GREEN]),  # unknown
+    ],
+)
+def test_colours_say_right_and_wrong(
+    tmp_path: Path,
+    truth: str | None,
+    shown: list[tuple[int, int, int]],
+    hidden: list[tuple[int, int, int]],
+) -> None:
+    path = tmp_path / "shown.png"
+    save_predictions([prediction()], [truth], path)
+    pixels = pixels_of(path)
+    assert [has_colour(pixels, colour) for colour in shown] == [True] * len(shown)
+    assert [has_colour(pixels, colour) for colour in hidden] == [False] * len(hidden)
+
+
+def test_the_picture_itself_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "shown.png"
+    save_predictions([prediction()], [None], path)
+    red = (np.abs(pixels_of(path) - (200, 30, 40)).sum(axis=2) < 12).sum()
+    assert red > 100 * 100
+
+
+@pytest.mark.parametrize("name", ["$x$", r"$\frac$", "$_$ ^", "100% $ and $", "{}", "a_b^c"])
+def test_names_are_text_not_formulas(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "shown.png"
+    save_predictions([prediction(f"{name}.jpg", (name, "dog"))], [None], path)
+    save_predictions([prediction("a.jpg", (name, "dog"))], [name], path)
+    assert pixels_of(path).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_an_old_picture_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "shown.png"
+    path.write_bytes(b"old")
+    save_predictions([prediction()], [None], path)
+    assert pixels_of(path).shape == (HEIGHT, WIDTH, 3)
+    assert [each.name for each in tmp_path.iterdir()] == ["shown.png"]

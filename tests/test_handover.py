@@ -1,0 +1,472 @@
+"""What prep hands over: whole files, cards, records, statistics, pixels_id, exit codes."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from prep import handover
+from prep.handover import (
+    Card,
+    ClassEntry,
+    Records,
+    Statistics,
+    UserError,
+    pixels_id,
+    read_card,
+    read_records,
+    read_statistics,
+    run_program,
+    whole_file,
+    write_card,
+    write_records,
+    write_statistics,
+)
+
+IN_ONE_FOLDER = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def some_card(**changes: object) -> Card:
+    card = Card(
+        split="train",
+        samples=5,
+        classes=(ClassEntry("n1", "tench, Tinca tinca", 2), ClassEntry("n2", "Grünfink", 3)),
+        side=256,
+        mode="jpg",
+        quality=95,
+        filter="bilinear",
+        fit="crop",
+        source="0" * 64,
+        pixels_id="1" * 64,
+        sha256=None,
+        tools={"prep": "0.1.0"},
+    )
+    return dataclasses.replace(card, **changes)  # type: ignore[arg-type]
+
+
+def some_statistics(side: int = 4) -> Statistics:
+    generator = np.random.default_rng(1)
+    return Statistics(
+        count=3,
+        mean_image=generator.random((side, side, 3), np.float32),
+        channel_mean=generator.random(3),
+        covariance=generator.random((3, 3)),
+        eigenvalues=np.array([3.0, 2.0, -1e-13]),
+        eigenvectors=np.eye(3),
+        decoder="libjpeg-turbo, fast DCT (simplejpeg 1)",
+        pixels_id="ab" * 32,
+    )
+
+
+def some_records() -> Records:
+    return Records(
+        ptr=np.array([8, 2**63 + 5], np.uint64),
+        size=np.array([3, 4], np.uint64),
+        crc32=np.array([0, 2**32 - 1], np.uint32),
+    )
+
+
+# --------------------------------------------------------------------------- whole_file
+
+
+def test_a_whole_file_appears_only_when_the_block_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with whole_file(path) as partial:
+        partial.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert names_in(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_failed_block_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, failure: type[BaseException]
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(failure), whole_file(path) as partial:  # noqa: PT012
+        partial.write_text("half")
+        raise failure
+    assert path.read_text() == "old"
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_a_second_writer_of_the_same_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with whole_file(path) as partial:
+        partial.write_text("first")
+        with pytest.raises(UserError, match=r"file is being written"), whole_file(path):
+            pass
+    assert path.read_text() == "first"
+
+
+def test_writers_of_different_files_do_not_meet(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a") as a, whole_file(tmp_path / "b") as b:
+        a.write_text("a")
+        b.write_text("b")
+    assert names_in(tmp_path) == ["a", "b"]
+
+
+def test_what_a_killed_writer_left_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "file.partial").write_text("a long rest of a killed run")
+    with whole_file(tmp_path / "file") as partial:
+        assert partial.stat().st_size == 0
+        with partial.open("rb+") as out:
+            out.write(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys, pathlib\n"
+        "from prep.handover import whole_file\n"
+        "with whole_file(pathlib.Path(sys.argv[1])) as partial:\n"
+        "    partial.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "file"
+    ended = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert ended.returncode == -9
+    assert not path.exists()
+    with whole_file(path) as partial:
+        partial.write_text("whole")
+    assert path.read_text() == "whole"
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "file"
+    with pytest.raises(UserError, match=r"cannot write .*no/file: No such file"), whole_file(path):
+        pass
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="file") as caught, whole_file(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "file")
+
+
+def test_a_new_file_has_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with whole_file(tmp_path / "file"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+# --------------------------------------------------------------------------- card
+
+texts = st.text(max_size=12)
+cards = st.builds(
+    Card,
+    split=texts,
+    samples=st.integers(0, 2**40),
+    classes=st.lists(st.builds(ClassEntry, texts, texts, st.integers(0, 2**40)), max_size=4).map(
+        tuple
+    ),
+    side=st.integers(1, 4096),
+    mode=st.sampled_from(["jpg", "raw"]),
+    quality=st.integers(1, 100),
+    filter=texts,
+    fit=texts,
+    source=texts,
+    pixels_id=texts,
+    sha256=st.none() | texts,
+    tools=st.dictionaries(texts, texts, max_size=3),
+)
+
+
+@IN_ONE_FOLDER
+@given(card=cards)
+def test_a_card_reads_back_equal(tmp_path: Path, card: Card) -> None:
+    write_card(card, tmp_path / "card.json")
+    assert read_card(tmp_path / "card.json") == card
+
+
+def test_equal_cards_are_equal_bytes(tmp_path: Path) -> None:
+    write_card(some_card(tools={"a": "1", "b": "2"}), tmp_path / "1.json")
+    write_card(some_card(tools={"b": "2", "a": "1"}), tmp_path / "2.json")
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+
+
+def test_class_names_are_in_label_order() -> None:
+    assert some_card().class_names == ["tench, Tinca tinca", "Grünfink"]
+
+
+def test_a_missing_card_says_which_command_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"card.json is missing.*prep write-beton"):
+        read_card(tmp_path / "card.json")
+
+
+@pytest.mark.parametrize("version", [0, 2, None, "1"])
+def test_a_card_of_another_version_is_refused(tmp_path: Path, version: object) -> None:
+    values = dataclasses.asdict(some_card()) | {"format_version": version}
+    (tmp_path / "card.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=rf"format version {version}, this program reads 1"):
+        read_card(tmp_path / "card.json")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"3", b"\xff\xfe", b"null"])
+def test_what_is_no_card_is_refused(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "card.json").write_bytes(text)
+    with pytest.raises(UserError, match=r"card\.json"):
+        read_card(tmp_path / "card.json")
+
+
+@pytest.mark.parametrize("change", ["lacks", "adds", "classes"])
+def test_a_card_with_other_fields_is_refused(tmp_path: Path, change: str) -> None:
+    values = dataclasses.asdict(some_card())
+    if change == "lacks":
+        del values["side"]
+    elif change == "adds":
+        values["more"] = 1
+    else:
+        values["classes"] = [{"wnid": "n1"}]
+    (tmp_path / "card.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"card\.json is not a whole card"):
+        read_card(tmp_path / "card.json")
+
+
+# --------------------------------------------------------------------------- pixels_id
+
+pairs = st.lists(st.tuples(st.integers(0, 2**40), st.binary(min_size=32, max_size=32)), max_size=20)
+
+
+def id_of(labelled: list[tuple[int, bytes]]) -> str:
+    labels = np.array([label for label, _ in labelled], np.int64)
+    digests = np.frombuffer(b"".join(digest for _, digest in labelled), np.uint8).reshape(-1, 32)
+    return pixels_id(labels, digests)
+
+
+@given(labelled=pairs)
+def test_pixels_id_is_the_sha256_over_the_sorted_pairs(labelled: list[tuple[int, bytes]]) -> None:
+    ordered = sorted(label.to_bytes(8, "big") + digest for label, digest in labelled)
+    assert id_of(labelled) == hashlib.sha256(b"".join(ordered)).hexdigest()
+
+
+@given(labelled=pairs, seed=st.integers(0, 99))
+def test_pixels_id_does_not_depend_on_order(labelled: list[tuple[int, bytes]], seed: int) -> None:
+    shuffled = labelled.copy()
+    random.Random(seed).shuffle(shuffled)
+    assert id_of(shuffled) == id_of(labelled)
+
+
+def test_pixels_id_changes_with_a_label_a_picture_and_their_pairing() -> None:
+    a, b, c = b"a" * 32, b"b" * 32, b"c" * 32
+    ids = [
+        id_of([(0, a), (1, b)]),
+        id_of([(0, b), (1, a)]),
+        id_of([(0, a), (2, b)]),
+        id_of([(0, a), (1, c)]),
+        id_of([(0, a), (1, b), (1, b)]),
+    ]
+    assert len(set(ids)) == len(ids)
+
+
+# --------------------------------------------------------------------------- npz files
+
+
+def test_records_read_back_equal(tmp_path: Path) -> None:
+    write_records(some_records(), tmp_path / "x.records.npz")
+    read = read_records(tmp_path / "x.records.npz")
+    for field in dataclasses.fields(Records):
+        before, after = getattr(some_records(), field.name), getattr(read, field.name)
+        assert after.dtype == before.dtype
+        assert np.array_equal(after, before)
+
+
+def test_statistics_read_back_equal(tmp_path: Path) -> None:
+    write_statistics(some_statistics(), tmp_path / "x.stats.npz")
+    read = read_statistics(tmp_path / "x.stats.npz")
+    for field in dataclasses.fields(Statistics):
+        before, after = getattr(some_statistics(), field.name), getattr(read, field.name)
+        assert np.array_equal(after, before)
+        assert type(after) is type(before)
+        assert getattr(after, "dtype", None) == getattr(before, "dtype", None)
+    assert read.side == 4
+
+
+def test_a_tiny_negative_eigenvalue_has_deviation_zero() -> None:
+    assert some_statistics().standard_deviations.tolist() == [3**0.5, 2**0.5, 0.0]
+
+
+def test_an_npz_holds_no_time_of_day(tmp_path: Path) -> None:
+    write_statistics(some_statistics(), tmp_path / "x.npz")
+    with zipfile.ZipFile(tmp_path / "x.npz") as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_statistics_of_another_version_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "FORMAT_VERSION", 7)
+    write_statistics(some_statistics(), tmp_path / "x.npz")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"format version 7, this program reads 1.*prep stats"):
+        read_statistics(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("read", [read_records, read_statistics])
+def test_a_missing_npz_says_the_next_step(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(UserError, match=r"x\.npz is missing; .*prep"):
+        read(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("read", [read_records, read_statistics])
+@pytest.mark.parametrize("data", [b"", b"garbage", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
+def test_what_is_no_npz_is_refused(
+    tmp_path: Path, read: Callable[[Path], object], data: bytes
+) -> None:
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(UserError, match=r"x\.npz"):
+        read(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("read", [read_records, read_statistics])
+def test_an_npz_of_something_else_is_refused(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    np.savez(tmp_path / "x.npz", other=np.arange(3))
+    with pytest.raises(UserError, match=r"x\.npz lacks"):
+        read(tmp_path / "x.npz")
+
+
+def test_an_npz_cut_or_flipped_anywhere_is_refused_or_equal(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    write_records(some_records(), path)
+    data = path.read_bytes()
+    generator = np.random.default_rng(3)
+    for turn in range(400):
+        changed = bytearray(data)
+        changed[generator.integers(len(data))] ^= 1 << generator.integers(8)
+        path.write_bytes(changed[: generator.integers(len(data))] if turn % 4 == 0 else changed)
+        try:
+            read = read_records(path)
+        except UserError:
+            continue
+        assert np.array_equal(read.ptr, some_records().ptr)
+        assert np.array_equal(read.size, some_records().size)
+        assert np.array_equal(read.crc32, some_records().crc32)
+
+
+def test_the_companions_are_named_after_the_beton() -> None:
+    beton = Path("d/train.v2.beton")
+    assert handover.card_path(beton) == Path("d/train.v2.json")
+    assert handover.records_path(beton) == Path("d/train.v2.records.npz")
+    assert handover.stats_path(beton) == Path("d/train.v2.stats.npz")
+
+
+# --------------------------------------------------------------------------- run_program
+
+
+def failing(error: BaseException) -> Callable[[list[str]], object]:
+    def program(_: list[str]) -> object:
+        raise error
+
+    return program
+
+
+def exit_code(
+    monkeypatch: pytest.MonkeyPatch, program: Callable[[list[str]], object], *arguments: str
+) -> object:
+    monkeypatch.setattr(sys, "argv", ["prep", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        run_program("prep", program)
+    return caught.value.code
+
+
+def test_a_program_that_ends_well_exits_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    assert exit_code(monkeypatch, seen.extend, "a", "--debug", "b") == 0
+    assert seen == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("7 is more than 3; say 2"), "prep: 7 is more than 3; say 2"),
+        (UserError("two\nlines"), "prep: two lines"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/f"),
+            "prep: out/f: No space left on device; make room, then run the same command again",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "f"),
+            "prep: f: Permission denied; give a place that this user may read and write",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "f"),
+            "prep: f: Read-only file system; give a place that this user may read and write",
+        ),
+        (
+            OSError(errno.EIO, "Input/output error", "f"),
+            "prep: f: Input/output error; run again with --debug to see where it happened",
+        ),
+        (OSError("odd"), "prep: odd; run again with --debug to see where it happened"),
+        (
+            ZeroDivisionError("division by zero"),
+            "prep: ZeroDivisionError: division by zero; a fault of this program: run again with "
+            "--debug and report what it says",
+        ),
+        (
+            MemoryError(),
+            "prep: MemoryError; a fault of this program: run again with --debug and report what "
+            "it says",
+        ),
+    ],
+)
+def test_a_failure_exits_1_with_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    line: str,
+) -> None:
+    assert exit_code(monkeypatch, failing(error)) == 1
+    assert capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize("error", [UserError("no"), OSError("no"), ValueError("no")])
+def test_debug_lets_the_exception_through(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["prep", "--debug"])
+    with pytest.raises(type(error), match="no"):
+        run_program("prep", failing(error))
+
+
+# --------------------------------------------------------------------------- what it imports
+
+
+def test_it_imports_numpy_and_the_standard_library_only() -> None:
+    source = Path(handover.__file__).read_text(encoding="utf-8")
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add(str(node.module).split(".")[0])
+    assert "numpy" in imported
+    assert imported - {"numpy"} <= sys.stdlib_module_names

@@ -1,0 +1,326 @@
+"""Batches: each sample once, the same images for any batch size and thread count, no hang."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from ffcv.loader.epoch_iterator import EpochIterator
+
+from prep import handover, images
+from prep.handover import Statistics, UserError
+from train.augment import Augment, Augmentation, draw, noise_axes
+from train.dataset import Dataset, open_dataset, training_statistics
+from train.loader import Batch, Batches, epoch_order
+
+CROP, SEED, SAMPLES, CLASSES = 224, 11, 18, 3
+TIMEOUT = 120.0  # seconds, for what would otherwise hang the tests; nothing takes that long
+
+
+class Collected(NamedTuple):
+    """Copies of what an epoch gave, [N] each in the epoch's order, and the batches' sizes."""
+
+    images: npt.NDArray[Any]
+    labels: list[int]
+    samples: list[int]
+    sizes: list[int]
+
+    def in_file_order(self) -> npt.NDArray[Any]:
+        return self.images[np.argsort(self.samples)]
+
+
+def collect(batches: Iterator[Batch]) -> Collected:
+    found = [(b.images.numpy().copy(), b.labels.tolist(), b.samples.tolist()) for b in batches]
+    return Collected(
+        np.concatenate([part for part, _, _ in found]),
+        [label for _, labels, _ in found for label in labels],
+        [sample for _, _, samples in found for sample in samples],
+        [len(labels) for _, labels, _ in found],
+    )
+
+
+def within_time(action: Callable[[], object]) -> object:
+    """Run `action` on a thread, so that a hang fails the test; gives its result or exception."""
+    outcome: list[object] = []
+
+    def call() -> None:
+        try:
+            outcome.append(action())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive(), "it hangs"
+    return outcome[0]
+
+
+def loader_threads() -> int:
+    return sum(isinstance(thread, EpochIterator) for thread in threading.enumerate())
+
+
+@pytest.fixture(scope="module")
+def train_set(betons: Path) -> Dataset:
+    return open_dataset(betons / "train.beton")
+
+
+@pytest.fixture(scope="module")
+def statistics(train_set: Dataset) -> Statistics:
+    return training_statistics(train_set)
+
+
+@pytest.fixture(scope="module")
+def stored(train_set: Dataset) -> npt.NDArray[np.uint8]:
+    """uint8 [18,256,256,3], what the beton holds, read without FFCV."""
+    records = handover.read_records(handover.records_path(train_set.path))
+    data = train_set.path.read_bytes()
+    places = zip(records.ptr.tolist(), records.size.tolist(), strict=True)
+    return np.stack([images.decode_as_ffcv(data[ptr : ptr + size]) for ptr, size in places])
+
+
+def make_augment(statistics: Statistics) -> Augment:
+    axes = noise_axes(statistics, "standard_deviations")
+    return Augment(Augmentation(CROP, True, 0.1, SEED), statistics.mean_image, axes)
+
+
+@pytest.fixture(scope="module")
+def sevens(train_set: Dataset, statistics: Statistics) -> Batches:
+    """18 samples in batches of 7, 7, 4, on one thread."""
+    return Batches(train_set, 7, 1, make_augment(statistics))
+
+
+@pytest.fixture(scope="module")
+def seventh_epoch(sevens: Batches) -> Collected:
+    return collect(sevens.epoch(SEED, 7))
+
+
+@pytest.fixture(scope="module")
+def plain(train_set: Dataset) -> Batches:
+    """Evaluation batches of 4: 4, 4, 4, 4, 2."""
+    return Batches(train_set, 4, 1)
+
+
+def expected(
+    stored: npt.NDArray[np.uint8], statistics: Statistics, sample: int, epoch: int
+) -> npt.NDArray[np.float64]:
+    """[3,224,224], from sections 2 and 4.1 of the paper, with the project's random numbers."""
+    top, left, mirror, alphas = draw(SEED, epoch, sample, 256 - CROP + 1, 0.1)
+    window = np.s_[top : top + CROP, left : left + CROP]
+    image = stored[sample][window].astype(np.float64) - statistics.mean_image[window]
+    if mirror:
+        image = image[:, ::-1]
+    deviations = np.sqrt(np.maximum(statistics.eigenvalues, 0))
+    image = image + statistics.eigenvectors @ (np.array(alphas) * deviations)
+    return image.transpose(2, 0, 1)  # HWC to CHW
+
+
+def test_every_sample_once_when_the_batch_does_not_divide(seventh_epoch: Collected) -> None:
+    assert sorted(seventh_epoch.samples) == list(range(SAMPLES))
+    assert seventh_epoch.sizes == [7, 7, 4]
+
+
+def test_the_number_of_batches_counts_the_partial_one(sevens: Batches, plain: Batches) -> None:
+    assert (len(sevens), len(plain)) == (3, 5)
+
+
+def test_images_are_the_papers_augmentation_of_the_stored_pixels(
+    seventh_epoch: Collected, stored: npt.NDArray[np.uint8], statistics: Statistics
+) -> None:
+    assert seventh_epoch.images.shape == (SAMPLES, 3, CROP, CROP)
+    assert seventh_epoch.images.dtype == np.float32
+    for image, sample in zip(seventh_epoch.images, seventh_epoch.samples, strict=True):
+        wanted = expected(stored, statistics, sample, epoch=7)
+        np.testing.assert_allclose(image, wanted, rtol=0, atol=1e-3)
+
+
+def test_training_images_are_channels_last(sevens: Batches) -> None:
+    for batch in sevens.epoch(SEED, 0):
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert (batch.labels.dtype, batch.samples.dtype) == (torch.int64, torch.int64)
+
+
+def test_labels_belong_to_their_samples(seventh_epoch: Collected, plain: Batches) -> None:
+    # prep writes the samples class by class, six each.
+    labels = dict(zip(seventh_epoch.samples, seventh_epoch.labels, strict=True))
+    assert [labels[sample] for sample in range(SAMPLES)] == [0] * 6 + [1] * 6 + [2] * 6
+    assert collect(plain.sequential()).labels == [0] * 6 + [1] * 6 + [2] * 6
+
+
+def test_the_same_epoch_again_is_the_same(sevens: Batches, seventh_epoch: Collected) -> None:
+    collect(sevens.epoch(SEED, 2))
+    again = collect(sevens.epoch(SEED, 7))
+    assert again.samples == seventh_epoch.samples
+    assert np.array_equal(again.images, seventh_epoch.images)
+
+
+def test_another_epoch_has_another_order_and_other_crops(
+    sevens: Batches, seventh_epoch: Collected
+) -> None:
+    other = collect(sevens.epoch(SEED, 8))
+    assert other.samples != seventh_epoch.samples
+    differing = other.in_file_order() != seventh_epoch.in_file_order()
+    assert differing.any(axis=(1, 2, 3)).all()
+
+
+def test_the_order_is_a_function_of_seed_and_epoch(seventh_epoch: Collected) -> None:
+    assert seventh_epoch.samples == epoch_order(SAMPLES, SEED, 7).tolist()
+    orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(4) for epoch in range(4)}
+    assert len(orders) == 16
+    # Pinned: a resumed run must see the order of the run that it goes on from.
+    assert epoch_order(10, 0, 0).tolist() == np.random.default_rng([0, 0]).permutation(10).tolist()
+
+
+@pytest.mark.parametrize("workers", range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1))
+def test_images_do_not_depend_on_batch_size_or_threads(
+    workers: int, train_set: Dataset, statistics: Statistics, seventh_epoch: Collected
+) -> None:
+    batch = {1: 6, 2: 5, 3: 1, 4: 100}[workers]  # divides; does not; single; larger than the set
+    other = collect(Batches(train_set, batch, workers, make_augment(statistics)).epoch(SEED, 7))
+    assert other.sizes == [min(batch, SAMPLES - start) for start in range(0, SAMPLES, batch)]
+    assert other.samples == seventh_epoch.samples
+    assert np.array_equal(other.images, seventh_epoch.images)
+
+
+def test_evaluation_batches_are_the_stored_pixels_in_file_order(
+    plain: Batches, stored: npt.NDArray[np.uint8]
+) -> None:
+    found = collect(plain.sequential())
+    assert found.sizes == [4, 4, 4, 4, 2]
+    assert found.samples == list(range(SAMPLES))
+    assert np.array_equal(found.images, stored)
+
+
+def test_a_batch_stays_while_the_next_ones_are_made(plain: Batches, stored: Any) -> None:
+    """The buffers are FFCV's own: one must not be written before the consumer asks for more."""
+    iterator = plain.sequential()
+    first = next(iterator)
+    copy = first.images.clone()
+    thread = next(t for t in threading.enumerate() if isinstance(t, EpochIterator))
+    thread.join(TIMEOUT / 100)  # it gets as far ahead as the queue lets it
+    assert torch.equal(first.images, copy)
+    assert np.array_equal(copy.numpy(), stored[:4])
+    iterator.close()  # type: ignore[attr-defined]
+
+
+def test_the_threads_of_torch_stay_as_they_were(train_set: Dataset, plain: Batches) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 2)
+        Batches(train_set, 4, 1)
+        assert torch.get_num_threads() == before + 2
+        for _ in plain.sequential():
+            assert torch.get_num_threads() == before + 2
+        assert torch.get_num_threads() == before + 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("taken", range(6))
+def test_breaking_out_ends_the_thread(plain: Batches, taken: int) -> None:
+    """After any number of the five batches, also with the queue full and all batches made."""
+    before = loader_threads()
+
+    def break_out() -> None:
+        iterator = plain.sequential()
+        for _ in range(taken):
+            next(iterator)
+        for thread in threading.enumerate():
+            if isinstance(thread, EpochIterator):
+                thread.join(0.3)  # time to fill the queue and to wait for room in it
+        iterator.close()  # type: ignore[attr-defined]
+
+    assert within_time(break_out) is None
+    assert loader_threads() == before
+
+
+def test_an_epoch_after_a_broken_one_is_whole(sevens: Batches, seventh_epoch: Collected) -> None:
+    next(sevens.epoch(SEED, 3))
+    again = collect(sevens.epoch(SEED, 7))
+    assert np.array_equal(again.images, seventh_epoch.images)
+
+
+class _FailsAt:
+    """Stands for Augment's function; raises at its n-th batch."""
+
+    with_indices = True
+
+    def __init__(self, batch: int, error: BaseException) -> None:
+        self.left, self.error = batch, error
+
+    def __call__(self, *arrays: Any) -> Any:
+        if self.left == 0:
+            raise self.error
+        self.left -= 1
+        return arrays[1]  # the output's memory
+
+
+@pytest.mark.parametrize("good", [0, 1, 4])
+def test_an_exception_in_the_pipeline_reaches_the_consumer(
+    train_set: Dataset, statistics: Statistics, monkeypatch: pytest.MonkeyPatch, good: int
+) -> None:
+    error = RuntimeError("the decoder\nis out of ideas")
+    monkeypatch.setattr(Augment, "generate_code", lambda _self: _FailsAt(good, error))
+    batches = Batches(train_set, 3, 1, make_augment(statistics))
+    counted = 0
+
+    def consume() -> None:
+        nonlocal counted
+        for _ in batches.epoch(SEED, 0):
+            counted += 1
+
+    failure = within_time(consume)
+    assert isinstance(failure, UserError)
+    assert str(train_set.path) in str(failure)
+    assert "the decoder" in str(failure)
+    assert "\n" not in str(failure)
+    assert failure.__cause__ is error
+    assert counted == good
+    assert loader_threads() == 0
+
+
+def test_an_exception_without_words_is_named_by_its_type(
+    train_set: Dataset, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Augment, "generate_code", lambda _self: _FailsAt(0, MemoryError()))
+    batches = Batches(train_set, 3, 1, make_augment(statistics))
+    failure = within_time(lambda: list(batches.epoch(SEED, 0)))
+    assert isinstance(failure, UserError)
+    assert "MemoryError" in str(failure)
+
+
+def test_breaking_out_before_a_failure_ends_the_thread(
+    train_set: Dataset, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Augment, "generate_code", lambda _self: _FailsAt(2, OSError("late")))
+    batches = Batches(train_set, 3, 1, make_augment(statistics))
+
+    def take_one() -> None:
+        next(batches.epoch(SEED, 0))
+
+    assert within_time(take_one) is None
+    assert loader_threads() == 0
+
+
+def test_more_threads_than_the_machine_gives_are_refused(train_set: Dataset) -> None:
+    most = numba.config.NUMBA_NUM_THREADS
+    with pytest.raises(UserError, match=f"--workers {most + 1} .* give --workers {most}"):
+        Batches(train_set, 4, most + 1)
+
+
+def test_a_mean_image_of_another_size_is_refused(
+    train_set: Dataset, statistics: Statistics
+) -> None:
+    small = np.zeros((224, 224, 3), np.float32)
+    augment = Augment(
+        Augmentation(CROP, True, 0.1, SEED), small, noise_axes(statistics, "standard_deviations")
+    )
+    with pytest.raises(UserError, match="statistics of the training data"):
+        Batches(train_set, 4, 1, augment)

@@ -1,0 +1,124 @@
+"""The README's commands, run in an empty folder on drawn pictures: the whole line, end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAMS = Path(sys.executable).parent
+# A minute's training in place of days: appended to the README's command.
+SMALL = "--recipe demo --out runs/paper --set epochs=1 --set width=0.1 --set warmup_epochs=0.1"
+
+
+def readme_commands() -> list[str]:
+    """Every line of the README's ```sh blocks that calls prep or train, `&&` taken apart."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    lines = [part.strip() for block in blocks for part in re.split(r"\n|&&", block)]
+    return [line for line in lines if line.startswith(("prep ", "train "))]
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ILSVRC2012/ (drawn) and two photos in an empty folder, after all of the README's commands."""
+    folder = tmp_path_factory.mktemp("readme")
+    drawn = shell("prep sample ILSVRC2012 --classes 3 --per-class 40 --val-per-class 5", folder)
+    assert drawn.returncode == 0, drawn.stderr
+    originals = sorted((folder / "ILSVRC2012" / "val").glob("*/*.JPEG"))
+    for number in (1, 2):
+        (folder / f"photo{number}.jpg").write_bytes(originals[number].read_bytes())
+    for command in readme_commands():
+        small = f"{command} {SMALL}" if command.startswith("train run") else command
+        done = shell(small, folder)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    return folder
+
+
+def test_the_readme_shows_every_command() -> None:
+    shown = {tuple(command.split()[:2]) for command in readme_commands()}
+    assert shown >= {
+        ("prep", "resize"),
+        ("prep", "stats"),
+        ("prep", "write-beton"),
+        ("train", "run"),
+        ("train", "eval"),
+        ("train", "classify"),
+        ("train", "recipes"),
+    }
+    for command in ("prep verify", "prep inspect", "prep sample"):
+        assert f"`{command} " in README
+
+
+def test_the_truncated_picture_is_rejected_and_named(folder: Path) -> None:
+    lines = (folder / "OUT" / "rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in lines] == ["the JPEG is truncated"]
+
+
+def test_every_other_picture_reaches_the_beton(folder: Path) -> None:
+    card = json.loads((folder / "train.json").read_text())
+    assert card["samples"] == 3 * 40 - 1
+    assert json.loads((folder / "val.json").read_text())["samples"] == 3 * 5
+
+
+def test_the_run_has_learned_and_written_what_the_readme_says(folder: Path) -> None:
+    run = folder / "runs" / "paper"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    epoch = next(row for row in rows if row["kind"] == "epoch")
+    assert 0 <= epoch["val_top1_error"] <= 1
+    assert (run / "last.pt").stat().st_size > 0
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+    assert (folder / "predictions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_verify_inspect_and_a_second_resize_agree(folder: Path) -> None:
+    verified = shell("prep verify train.beton", folder)
+    assert verified.returncode == 0, verified.stderr
+    assert json.loads((folder / "train.json").read_text())["sha256"] in verified.stdout
+    inspected = shell("prep inspect train.beton --png sheet.png", folder)
+    assert inspected.returncode == 0, inspected.stderr
+    again = shell("prep resize ILSVRC2012 OUT", folder)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("already prepared") == 2
+
+
+def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for path in [*ROOT.glob("prep/*.py"), *ROOT.glob("train/*.py"), ROOT / "setup.sh"]
+    )
+    code = re.sub(r'"\s*f?"', "", code)  # adjacent string literals as one
+    for phrase in (
+        "has no class folders; expected",
+        "were rejected, more than --max-rejects",
+        "give another OUT",
+        "is being written by another run",
+        "it is cut short or damaged",
+        "is of other data",
+        "lowers the learning rate when the validation error stops improving",
+        "--resume never to start over",
+        "finds no such device here",
+        "the loss is",
+        "compiling the input pipeline",
+        "setup: missing",
+    ):
+        assert phrase in README or phrase.split(" --")[0] in README, phrase
+        assert phrase in code, phrase

@@ -1,0 +1,246 @@
+"""Which pictures a folder holds, which class each has, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from prep.handover import UserError
+from prep.sources import Source, find_source
+
+
+def fill(root: Path, *names: str) -> Path:
+    """Files of ten bytes; the listing looks at names and sizes alone."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"0123456789")
+    return root
+
+
+def paths(source: Source, split: str = "train") -> list[str]:
+    return [original.path for original in source.splits[split]]
+
+
+# --------------------------------------------------------------------------- layouts
+
+
+def test_a_source_with_splits(tmp_path: Path) -> None:
+    source = find_source(fill(tmp_path, "val/b/3.jpg", "train/b/2.jpg", "train/a/1.jpg"))
+    assert list(source.splits) == ["train", "val"]
+    assert paths(source) == ["train/a/1.jpg", "train/b/2.jpg"]
+    assert paths(source, "val") == ["val/b/3.jpg"]
+    assert [original.label for original in source.splits["val"]] == [1]
+    assert [original.bytes for original in source.splits["train"]] == [10, 10]
+
+
+def test_class_folders_alone_are_the_training_split(tmp_path: Path) -> None:
+    source = find_source(fill(tmp_path, "cat/1.png", "dog/1.png"))
+    assert list(source.splits) == ["train"]
+    assert paths(source) == ["cat/1.png", "dog/1.png"]
+
+
+def test_a_validation_split_alone_is_listed(tmp_path: Path) -> None:
+    assert list(find_source(fill(tmp_path, "val/a/1.jpg")).splits) == ["val"]
+
+
+def test_a_test_split_with_classes_is_listed_and_one_without_is_passed_over(tmp_path: Path) -> None:
+    fill(tmp_path / "labelled", "train/a/1.jpg", "test/a/2.jpg")
+    fill(tmp_path / "unlabelled", "train/a/1.jpg", "test/2.jpg")
+    assert list(find_source(tmp_path / "labelled").splits) == ["train", "test"]
+    assert list(find_source(tmp_path / "unlabelled").splits) == ["train"]
+
+
+def test_pictures_may_lie_in_subfolders(tmp_path: Path) -> None:
+    source = find_source(fill(tmp_path, "train/a/images/1.JPEG", "train/a/2.JPEG"))
+    assert paths(source) == ["train/a/2.JPEG", "train/a/images/1.JPEG"]
+    assert source.classes == ("a",)
+
+
+def test_a_label_is_the_rank_of_the_folder_s_name_in_every_split(tmp_path: Path) -> None:
+    source = find_source(fill(tmp_path, *(f"train/{c}/1.jpg" for c in "cab"), "val/c/1.jpg"))
+    assert source.classes == ("a", "b", "c")
+    assert [original.label for original in source.splits["train"]] == [0, 1, 2]
+    assert [original.label for original in source.splits["val"]] == [2]
+
+
+def test_the_order_is_by_label_then_name_whatever_the_disk_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{c}/{n}.jpg" for c in ("a", "b") for n in ("1", "10", "2")]
+    fill(tmp_path, *names)
+    scandir = os.scandir
+
+    def reversed_scandir(path: Path) -> list[os.DirEntry[str]]:
+        return sorted(scandir(path), key=lambda entry: entry.name, reverse=True)
+
+    forwards = find_source(tmp_path)
+    monkeypatch.setattr(os, "scandir", reversed_scandir)
+    assert find_source(tmp_path) == forwards
+    assert paths(forwards) == names
+
+
+def test_a_linked_class_folder_is_followed(tmp_path: Path) -> None:
+    fill(tmp_path / "far", "1.jpg")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a").symlink_to(tmp_path / "far")
+    assert paths(find_source(tmp_path / "src")) == ["a/1.jpg"]
+
+
+def test_a_dangling_link_is_listed_so_that_it_is_rejected(tmp_path: Path) -> None:
+    fill(tmp_path, "a/1.jpg")
+    (tmp_path / "a" / "2.jpg").symlink_to("nowhere")
+    assert [(o.path, o.bytes) for o in find_source(tmp_path).splits["train"]] == [
+        ("a/1.jpg", 10),
+        ("a/2.jpg", 0),
+    ]
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    fill(tmp_path, "a/1.jpg")
+    os.mkfifo(tmp_path / "a" / "2.jpg")
+    source = find_source(tmp_path)
+    assert paths(source) == ["a/1.jpg"]
+    assert source.skipped == 1
+
+
+# --------------------------------------------------------------------------- what is no picture
+
+
+def test_hidden_files_and_other_endings_are_counted_not_listed(tmp_path: Path) -> None:
+    source = find_source(
+        fill(tmp_path, "a/1.jpg", "a/._1.jpg", "a/.DS_Store", "a/boxes.txt", "a/s/noending")
+    )
+    assert paths(source) == ["a/1.jpg"]
+    assert source.skipped == 4
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
+    source = find_source(fill(tmp_path, "a/1.jpg", ".thumbnails/1.jpg"))
+    assert source.classes == ("a",)
+
+
+@pytest.mark.parametrize("ending", ["JPEG", "jpg", "Png", "bmp", "gif", "webp", "TIF", "ppm"])
+def test_the_endings_of_pictures_in_any_case(tmp_path: Path, ending: str) -> None:
+    assert paths(find_source(fill(tmp_path, f"a/1.{ending}"))) == [f"a/1.{ending}"]
+
+
+# --------------------------------------------------------------------------- names for people
+
+
+def test_words_txt_names_the_classes(tmp_path: Path) -> None:
+    fill(tmp_path, "n1/1.jpg", "n2/1.jpg")
+    (tmp_path / "words.txt").write_text("n2\tgrüner Fink, bird\nno tab\nn9\tunused\n")
+    assert find_source(tmp_path).names == ("n1", "grüner Fink, bird")
+
+
+def test_a_words_txt_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "n1/1.jpg")
+    (tmp_path / "words.txt").write_bytes(b"n1\t\xff\xff\n")
+    with pytest.raises(UserError, match=r"words\.txt cannot be read"):
+        find_source(tmp_path)
+
+
+# --------------------------------------------------------------------------- fingerprints
+
+
+def test_the_fingerprint_is_of_names_and_sizes_and_not_of_place(tmp_path: Path) -> None:
+    names = ("train/a/1.jpg", "train/b/1.jpg", "val/a/9.jpg")
+    first = find_source(fill(tmp_path / "x", *names))
+    assert find_source(fill(tmp_path / "y", *names)).fingerprint("train") == first.fingerprint(
+        "train"
+    )
+    assert first.fingerprint("train") != first.fingerprint("val")
+
+
+@pytest.mark.parametrize("change", ["size", "name", "more", "fewer", "class"])
+def test_the_fingerprint_changes_with_the_listing(tmp_path: Path, change: str) -> None:
+    fill(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg")
+    before = find_source(tmp_path).fingerprint("train")
+    if change == "size":
+        (tmp_path / "a/1.jpg").write_bytes(b"longer than ten bytes")
+    elif change == "name":
+        (tmp_path / "a/1.jpg").rename(tmp_path / "a/0.jpg")
+    elif change == "more":
+        fill(tmp_path, "a/3.jpg")
+    elif change == "fewer":
+        (tmp_path / "a/1.jpg").unlink()
+    else:
+        (tmp_path / "b").rename(tmp_path / "c")
+    assert find_source(tmp_path).fingerprint("train") != before
+
+
+def test_the_fingerprint_of_a_split_changes_with_the_labels(tmp_path: Path) -> None:
+    source = find_source(fill(tmp_path, "train/b/1.jpg", "val/b/1.jpg"))
+    fill(tmp_path, "train/a/1.jpg")
+    assert find_source(tmp_path).fingerprint("val") != source.fingerprint("val")
+
+
+def test_a_file_name_of_other_bytes_is_listed(tmp_path: Path) -> None:
+    fill(tmp_path, os.fsdecode(b"a/caf\xe9.jpg"))
+    source = find_source(tmp_path)
+    assert [os.fsencode(path) for path in paths(source)] == [b"a/caf\xe9.jpg"]
+    assert len(source.fingerprint("train")) == 64
+
+
+# --------------------------------------------------------------------------- refusals
+
+
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere does not exist"):
+        find_source(tmp_path / "nowhere")
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"file is not a folder"):
+        find_source(fill(tmp_path, "file") / "file")
+
+
+@pytest.mark.parametrize("names", [(), ("1.jpg",), (".hidden/1.jpg",)])
+def test_no_class_folders_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"has no class folders; expected"):
+        find_source(fill(tmp_path, *names))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_class_folders_is_refused_not_passed_over(
+    tmp_path: Path, split: str
+) -> None:
+    other = {"train": "val", "val": "train"}[split]
+    with pytest.raises(UserError, match=rf"/{split} holds no class folders; expected"):
+        find_source(fill(tmp_path, f"{other}/a/1.jpg", f"{split}/ILSVRC2012_1.JPEG"))
+
+
+@pytest.mark.parametrize("empty", ["train", "val"])
+def test_a_split_without_pictures_is_refused(tmp_path: Path, empty: str) -> None:
+    other = {"train": "val", "val": "train"}[empty]
+    fill(tmp_path, f"{other}/a/1.jpg", f"{empty}/a/readme.txt")
+    with pytest.raises(UserError, match=rf"holds no pictures for {empty}; known are \.avif"):
+        find_source(tmp_path)
+
+
+def test_a_class_without_training_pictures_is_refused_by_name(tmp_path: Path) -> None:
+    fill(tmp_path, "train/a/1.jpg", "train/b/readme.txt", "val/c/1.jpg")
+    with pytest.raises(UserError, match=r"2 of 3 classes have no picture in train of .*: b, c;"):
+        find_source(tmp_path)
+
+
+def test_a_class_folder_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"class folder .* is not UTF-8"):
+        find_source(fill(tmp_path, os.fsdecode(b"caf\xe9/1.jpg")))
+
+
+def test_a_folder_that_leads_back_to_itself_ends_with_an_error(tmp_path: Path) -> None:
+    fill(tmp_path, "a/1.jpg")
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a")
+    with pytest.raises(OSError, match="symbolic links"):
+        find_source(tmp_path)
+
+
+def test_a_source_is_a_value(tmp_path: Path) -> None:
+    source = find_source(fill(tmp_path, "a/1.jpg"))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        source.skipped = 1  # type: ignore[misc]
