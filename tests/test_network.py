@@ -302,22 +302,6 @@ def test_training_does_not_depend_on_the_batch():
     assert not torch.allclose(whole, net(x, step + 1, samples), rtol=1e-2)
 
 
-# --------------------------------------------------------------------------- traced
-
-
-def test_traced_norm_and_dropout_equal_the_eager_ones():
-    """As torch.compile captures them, in one graph each; generating code would take 20 s."""
-    x, grad = torch.randn(2, 2, 16, 5, 5).unbind()
-    norm, dropout = ResponseNorm(), CounterDropout(400, 0.5, seed=3, layer=1)
-    traced = torch.compile(norm, fullgraph=True, backend="aot_eager")
-    expected = values_and_gradient(norm, x, grad)
-    for ours, theirs in zip(values_and_gradient(traced, x, grad), expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
-    arguments = torch.ones(2, 400), torch.tensor(4), torch.tensor([2**32 - 1, 0])
-    traced = torch.compile(dropout, fullgraph=True, backend="aot_eager")
-    assert torch.equal(traced(*arguments), dropout(*arguments))
-
-
 def test_unit_numbers_are_an_input_of_the_graph():
     # Inductor (torch 2.15) multiplies a torch.arange within the graph as a 32-bit index.
     assert "blocks" in dict(CounterDropout(8, 0.5, seed=0, layer=0).named_buffers())
