@@ -31,6 +31,7 @@ from PIL import Image
 from torchvision import transforms
 
 from prep import images, resize, stats, verify, write
+from prep.resize_unit import Settings
 from prep.sample import draw_sample
 from prep.sources import Source, find_source
 
@@ -90,7 +91,7 @@ def command_rates(found: Source, folder: Path) -> dict[str, float]:
     in_split = len(found.splits[split])
     stages: list[tuple[str, int, Callable[[], Any]]] = [
         ("resize", count, lambda: resize.resize(
-            found, folder / "prepared", resize.Settings(SIDE, QUALITY), None, 1.0)),
+            found, folder / "prepared", Settings(SIDE, QUALITY), None, 1.0)),
         ("stats", in_split, lambda: stats.write(stats.measure(prepared, None), prepared)),
         ("write-beton", in_split, lambda: write.write_beton(prepared, beton, "jpg", None)),
         ("verify", in_split, lambda: verify.verify(beton, None)),

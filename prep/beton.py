@@ -200,8 +200,8 @@ def _check_table(path: Path, rows: npt.NDArray[Any], layout: Layout, size: int) 
     if outside.any():
         sample = int(np.flatnonzero(outside)[0])
         raise UserError(
-            f"{path}: sample {sample} lies outside the file's pages (pointer "
-            f"{ordered['ptr'][sample]}, size {ordered['size'][sample]}); write it again"
+            f"{path}: sample {sample} lies outside the file's pages by the allocation table "
+            f"(pointer {ordered['ptr'][sample]}, size {ordered['size'][sample]}); write it again"
         )
 
 

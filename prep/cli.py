@@ -22,6 +22,7 @@ app = typer.Typer(
     "PCA, and FFCV .beton files. --debug, anywhere, shows a traceback when something fails.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help takes twice as long to import
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -98,13 +99,14 @@ def resize(
 ) -> None:
     """Resize every picture: shorter side to --size, centre crop, JPEG. Killed, it carries on."""
     from prep import resize as stage
+    from prep.resize_unit import Settings
     from prep.sources import find_source
 
     started = time.monotonic()
     found = find_source(source)
     if found.skipped:
         typer.echo(f"{found.skipped} files passed over: no picture by their name", err=True)
-    settings = stage.Settings(size, quality, max_pixels)
+    settings = Settings(size, quality, max_pixels)
     summaries = stage.resize(found, out, settings, jobs, max_rejects)
     seconds = time.monotonic() - started
     for summary in summaries:

@@ -20,10 +20,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # half the time of `prep --help` otherwise
+    import numpy as np
+    import numpy.typing as npt
 
 FORMAT_VERSION = 1
 
@@ -209,6 +210,8 @@ def pixels_id(labels: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8]) -> 
     labels: int64 [N]; digests: uint8 [N,32], the sha256 of each image's stored bytes.
     Returns the sha256 over the sorted (label, digest) pairs, label as 8 bytes big-endian.
     """
+    import numpy as np
+
     pairs = np.empty((len(labels), 40), np.uint8)
     pairs[:, :8] = labels.astype(">i8").view(np.uint8).reshape(-1, 8)
     pairs[:, 8:] = digests
@@ -252,6 +255,8 @@ class Records:
 
 
 def write_records(records: Records, path: Path) -> None:
+    import numpy as np
+
     with whole_file(path) as partial, partial.open("wb") as out:
         np.savez(out, ptr=records.ptr, size=records.size, crc32=records.crc32)
 
@@ -292,11 +297,15 @@ class Statistics:
     @property
     def standard_deviations(self) -> npt.NDArray[np.float64]:
         """[3] along the principal axes, grey levels."""
+        import numpy as np
+
         return np.sqrt(np.maximum(self.eigenvalues, 0.0))
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
     """Write statistics; the same statistics give the same bytes."""
+    import numpy as np
+
     with whole_file(path) as partial, partial.open("wb") as out:
         arrays: dict[str, Any] = dataclasses.asdict(statistics)
         np.savez(out, format_version=np.int64(FORMAT_VERSION), **arrays)
@@ -327,6 +336,8 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def _read_npz(path: Path, next_step: str) -> dict[str, npt.NDArray[Any]]:
+    import numpy as np
+
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)

@@ -10,14 +10,11 @@ follow; the card says that the split is whole.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,33 +24,12 @@ import numpy as np
 from prep import __version__, handover, images, prepared
 from prep.handover import Card, ClassEntry, UserError
 from prep.progress import progress
+from prep.resize_unit import Settings, Unit, read_rows, resize_unit
 from prep.sources import Original, Source
 from prep.units import run_units
 
 UNIT_SIZE = 256  # pictures: about half a second of one core
 STEM_BYTES = 240  # of a prepared file's name; a whole name may have 255 bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What decides a prepared picture's bytes."""
-
-    side: int = 256  # pixels
-    quality: int = 95  # of the JPEGs; the authors' converter used 95
-    max_pixels: int = images.MAX_PIXELS
-
-
-@dataclasses.dataclass(frozen=True)
-class Unit:
-    """Consecutive pictures of one split, and where they go."""
-
-    number: int
-    root: Path
-    images_folder: Path
-    rows_file: Path
-    originals: tuple[Original, ...]
-    names: tuple[str, ...]  # "<class>/<file>", one per original
-    settings: Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +48,11 @@ def resize(
     Raises UserError when `out` holds something else, cannot be written, or when more than
     `max_rejects` (a fraction) of a split's pictures are rejected.
     """
+    if out.resolve().is_relative_to(source.root.resolve()):
+        raise UserError(
+            f"{out} lies in the source {source.root}, where it would be taken for pictures of it; "
+            "give a folder elsewhere"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -128,7 +109,7 @@ def _resize_split(
     if prepared.split_card_path(folder).exists():
         _refuse_remains(folder)
         card = handover.read_card(prepared.split_card_path(folder))
-        _refuse_other_plan(_plan_of_card(card, settings), plan, folder)
+        _refuse_other_plan(plan | _plan_of_card(card), plan, folder)
         rejected = len(source.splits[split]) - card.samples
         return SplitSummary(split, card.samples, rejected, already_done=True)
 
@@ -182,14 +163,14 @@ def _finish(
     total = len(source.splits[split])
     labels, digests, rejected = [], [], 0
     for unit in units:
-        for row in _read_rows(unit.rows_file):
+        for row in read_rows(unit.rows_file):
             if row["status"] == "ok":
                 labels.append(row["label"])
                 digests.append(row["sha256"])
             else:
                 rejected += 1
     if rejected > max_rejects * total:
-        prepared_rows = (row for unit in units for row in _read_rows(unit.rows_file))
+        prepared_rows = (row for unit in units for row in read_rows(unit.rows_file))
         first = next(row for row in prepared_rows if row["status"] == "rejected")
         raise UserError(
             f"{rejected} of {total} pictures of {split} were rejected, more than --max-rejects "
@@ -216,7 +197,7 @@ def _finish(
     if not folder.exists():
         units[0].images_folder.replace(folder)
         handover.sync_folder(folder.parent)
-    manifest = (_read_rows(unit.rows_file) for unit in units)
+    manifest = (read_rows(unit.rows_file) for unit in units)
     prepared.write_manifest(manifest, prepared.manifest_path(folder))
     handover.write_card(card, prepared.split_card_path(folder))
     return SplitSummary(split, len(labels), rejected, already_done=False)
@@ -236,12 +217,18 @@ def _plan_fields(source: Source, split: str, settings: Settings) -> dict[str, An
 
 
 def _plan(source: Source, split: str, settings: Settings) -> dict[str, Any]:
-    return _plan_fields(source, split, settings) | {"max_pixels": settings.max_pixels}
+    """What has to be equal for a killed run to be carried on from."""
+    return _plan_fields(source, split, settings) | {
+        "max_pixels": settings.max_pixels,
+        "unit_size": UNIT_SIZE,
+        "tools": ", ".join(f"{tool} {version}" for tool, version in tool_versions().items()),
+    }
 
 
-def _plan_of_card(card: Card, settings: Settings) -> dict[str, Any]:
+def _plan_of_card(card: Card) -> dict[str, Any]:
+    """What has to be equal for a finished run to be the one asked for."""
     fields = ("side", "quality", "filter", "fit", "source")
-    return {name: getattr(card, name) for name in fields} | {"max_pixels": settings.max_pixels}
+    return {name: getattr(card, name) for name in fields}
 
 
 def _refuse_other_plan(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
@@ -297,91 +284,6 @@ def _output_names(source: Source, originals: tuple[Original, ...]) -> list[str]:
         taken.add(name)
         names.append(name)
     return names
-
-
-# --------------------------------------------------------------------------- in a worker
-
-
-def resize_unit(unit: Unit) -> tuple[int, int]:
-    """Prepare the pictures of one unit; returns how many were done and how many rejected."""
-    rows = [
-        _resize_one(unit, original, name)
-        for original, name in zip(unit.originals, unit.names, strict=True)
-    ]
-    _make_durable(unit.images_folder)
-    with handover.whole_file(unit.rows_file) as partial:
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return len(rows), sum(row["status"] == "rejected" for row in rows)
-
-
-def _resize_one(unit: Unit, original: Original, name: str) -> prepared.Row:
-    class_name = PurePosixPath(name).parent.name
-    row: prepared.Row = {
-        "class": class_name,
-        "label": original.label,
-        "name": name,
-        "source": os.fsencode(original.path).decode("utf-8", "backslashreplace"),
-        "width": 0,
-        "height": 0,
-        "kind": "",
-        "bytes": 0,
-        "crc32": 0,
-        "sha256": None,
-        "status": "rejected",
-    }
-    settings = unit.settings
-    if original.bytes > images.MAX_BYTES:
-        return row | {"reason": images.too_many_bytes(original.bytes)}
-    try:
-        data = (unit.root / original.path).read_bytes()
-        picture = images.prepare(data, settings.side, settings.max_pixels)
-    except OSError as error:
-        return row | {"reason": f"cannot be read: {error.strerror}"}
-    except images.RejectedImageError as error:
-        return row | {"reason": str(error)}
-    jpeg = images.encode_jpeg(picture.pixels, settings.quality)
-    path = unit.images_folder / name
-    try:
-        path.write_bytes(jpeg)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; make room, then run the same command again: "
-            "finished work is kept"
-        ) from error
-    return row | {
-        "width": picture.width,
-        "height": picture.height,
-        "kind": picture.kind,
-        "bytes": len(jpeg),
-        "crc32": zlib.crc32(jpeg),
-        "sha256": hashlib.sha256(jpeg).hexdigest(),
-        "status": "ok",
-        "reason": None,
-    }
-
-
-def _read_rows(path: Path) -> list[prepared.Row]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for row in rows:
-        row["sha256"] = bytes.fromhex(row["sha256"]) if row["sha256"] else None
-    return rows
-
-
-def _make_durable(folder: Path) -> None:
-    """Put a unit's files on disk in one call; an fsync for each would cost 0.2 ms a file."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if not hasattr(libc, "syncfs"):  # not Linux
-            os.sync()
-        elif libc.syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise UserError(
-                f"cannot write {folder}: {os.strerror(code)}; make room, then run the same "
-                "command again: finished work is kept"
-            )
-    finally:
-        os.close(descriptor)
 
 
 def tool_versions() -> dict[str, str]:

@@ -75,7 +75,7 @@ def _spread(labels: npt.NDArray[np.int64], count: int) -> list[int]:
         by_class = [by_class[i * len(by_class) // count] for i in range(count)]
     per_class = -(-count // len(by_class))
     chosen = [
-        samples[i * len(samples) // per_class]
+        samples[i * len(samples) // min(per_class, len(samples))]
         for samples in by_class
         for i in range(min(per_class, len(samples)))
     ]

@@ -27,6 +27,7 @@ from prep.progress import progress
 from prep.stats import read_sample, read_unchanged
 from prep.units import worker_count
 
+RAW_TOOL = "raw pixels"  # in a card: what decoded them
 CHUNK = 64  # samples read by one thread at a time: 2 MB of JPEGs, 13 MB of raw pixels
 
 
@@ -66,7 +67,9 @@ def write_beton(folder: Path, path: Path, mode: str, jobs: int | None) -> tuple[
             handover.write_statistics(statistics, handover.stats_path(path))
         else:  # those of an earlier beton of this name are of other data
             handover.stats_path(path).unlink(missing_ok=True)
-    tools = split.card.tools | ({"raw pixels": images.FFCV_DECODER} if mode == "raw" else {})
+    tools = {tool: version for tool, version in split.card.tools.items() if tool != RAW_TOOL}
+    if mode == "raw":
+        tools[RAW_TOOL] = images.FFCV_DECODER
     card = dataclasses.replace(split.card, mode=mode, sha256=file.digest.hexdigest(), tools=tools)
     handover.write_card(card, handover.card_path(path))
     return card, statistics is not None

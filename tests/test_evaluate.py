@@ -107,9 +107,8 @@ def test_softmax_is_averaged_not_logits(mean: npt.NDArray[np.float32]) -> None:
     logits = [peaks(view) for view in numpy_views(images, mean)]
     averaged = np.mean([softmax(each) for each in logits], axis=0)
     np.testing.assert_allclose(found[10], averaged, atol=1e-3)
-    assert (
-        np.abs(softmax(np.mean(logits, axis=0)) - averaged).max() > 0.02
-    )  # else it proves nothing
+    of_averaged_logits = softmax(np.mean(logits, axis=0))
+    assert np.abs(of_averaged_logits - averaged).max() > 0.01  # else it proves nothing
     np.testing.assert_allclose(found[1], softmax(logits[0]), atol=1e-3)
 
 

@@ -21,7 +21,7 @@ from train.dataset import Dataset, open_dataset, training_statistics
 from train.loader import Batch, Batches, epoch_order
 
 CROP, SEED, SAMPLES, CLASSES = 224, 11, 18, 3
-TIMEOUT = 120.0  # seconds, for what would otherwise hang the tests; nothing takes that long
+TIMEOUT = 40.0  # seconds, for what would otherwise hang the tests; nothing takes that long
 
 
 class Collected(NamedTuple):

@@ -189,8 +189,8 @@ def test_set_refuses(setting: str, message: str) -> None:
 
 def test_a_file_is_read_by_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(recipe_text("demo").replace("epochs = 12", "epochs = 3"), encoding="utf-8")
-    assert load_recipe(str(path)) == load_recipe("demo", ["epochs=3"])
+    path.write_text(recipe_text("paper").replace("epochs = 90", "epochs = 3"), encoding="utf-8")
+    assert load_recipe(str(path)) == load_recipe("paper", ["epochs=3"])
 
 
 def test_a_key_given_twice_or_broken_syntax_is_not_toml(tmp_path: Path) -> None:

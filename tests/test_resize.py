@@ -21,7 +21,7 @@ import pytest
 from conftest import CLASSES, fill_disk, jpeg_bytes, smooth_picture
 from PIL import Image
 
-from prep import handover, images, resize
+from prep import handover, images, resize, resize_unit
 from prep.handover import UserError, read_card
 from prep.resize import Settings, SplitSummary
 from prep.sources import Source, find_source
@@ -222,8 +222,9 @@ class Mortal:
 
 
 def test_killed_at_any_step_the_same_command_ends_with_the_same_bytes(
-    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tiny = tiny_source(tmp_path / "src", train=2)
     monkeypatch.setattr(resize, "UNIT_SIZE", 3)
     monkeypatch.setattr(resize, "_make_durable", lambda _: None)  # power cuts are not tried here
     monkeypatch.setattr(os, "fsync", lambda _: None)
@@ -257,14 +258,14 @@ def test_a_unit_s_pictures_are_durable_before_its_journal_row(
 ) -> None:
     monkeypatch.setattr(resize, "UNIT_SIZE", 2)
     synced: list[tuple[int, int]] = []
-    real = resize._make_durable
+    real = resize_unit._make_durable
 
     def make_durable(folder: Path) -> None:
         journal = (tmp_path / "out" / ".prep" / "train").glob("0*.jsonl")
         synced.append((len(list(folder.rglob("*.jpg"))), len(list(journal))))
         real(folder)
 
-    monkeypatch.setattr(resize, "_make_durable", make_durable)
+    monkeypatch.setattr(resize_unit, "_make_durable", make_durable)
     found = find_source(tiny)
     run(dataclasses.replace(found, splits={"train": found.splits["train"]}), tmp_path / "out")
     assert synced == [(2, 0), (3, 1), (5, 2), (6, 3)]  # pictures and rows so far; one is bad
@@ -299,8 +300,9 @@ def test_finished_units_are_not_done_again(
         assert (after.st_ino, after.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
 
 
-@pytest.mark.parametrize("units_first", [1, 4])
-def test_a_real_kill_is_carried_on_from(source: Path, tmp_path: Path, units_first: int) -> None:
+def test_a_real_kill_is_carried_on_from(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = (
         "import pathlib, sys\n"
         "from prep import resize\n"
@@ -319,20 +321,17 @@ def test_a_real_kill_is_carried_on_from(source: Path, tmp_path: Path, units_firs
     command = [sys.executable, "-c", program, str(source), str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
-        for _ in range(units_first):
+        for _ in range(3):
             assert process.stdout.readline() == b"unit\n"
         process.kill()
     assert process.returncode == -9
     assert not (out / "val.json").exists()
     finished = len(list((out / ".prep").glob("*/0*.jsonl")))
-    assert finished >= units_first
-    subprocess.run(command, check=True, capture_output=True)
+    assert finished >= 3
+    monkeypatch.setattr(resize, "UNIT_SIZE", 2)
+    run(source, out, Settings())
     run(source, tmp_path / "whole", Settings())
-    resumed, whole = contents(out), contents(tmp_path / "whole")
-    assert {n: d for n, d in resumed.items() if not n.endswith(".parquet")} == {
-        n: d for n, d in whole.items() if not n.endswith(".parquet")
-    }
-    assert rows(out / "train.parquet") == rows(tmp_path / "whole" / "train.parquet")
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_a_finished_run_is_not_done_again(tmp_path: Path, tiny: Path) -> None:
@@ -380,6 +379,19 @@ def test_another_max_pixels_is_refused_by_name(
     kill_after(monkeypatch, 12, tiny, tmp_path / "out")
     with pytest.raises(UserError, match="max-pixels 40000000, this command says 99"):
         run(tiny, tmp_path / "out", Settings(side=32, max_pixels=99))
+
+
+def test_a_killed_run_of_other_versions_or_units_is_not_carried_on_from(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_after(monkeypatch, 12, tiny, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(resize, "tool_versions", lambda: {"pillow": "1"})
+        with pytest.raises(UserError, match=r"with tools .*, this command says pillow 1;"):
+            run(tiny, tmp_path / "out")
+    monkeypatch.setattr(resize, "UNIT_SIZE", 5)
+    with pytest.raises(UserError, match="unit-size 256, this command says 5"):
+        run(tiny, tmp_path / "out")
 
 
 def test_other_pictures_are_refused(tmp_path: Path, tiny: Path) -> None:
@@ -609,3 +621,13 @@ def test_a_read_only_place_is_named(small_disk: Path, tiny: Path) -> None:
         run(tiny, small_disk / "out")
     with pytest.raises(OSError, match=r"Read-only file system: .*disk/\.prep"):
         run(tiny, small_disk)
+
+
+def test_a_destination_inside_the_source_is_refused(tmp_path: Path, tiny: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    for out in (copy, copy / "out"):
+        with pytest.raises(UserError, match="give a folder elsewhere"):
+            run(find_source(copy), out)
+    assert not (copy / "out").exists()
+    assert not (copy / ".prep").exists()

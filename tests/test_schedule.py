@@ -82,7 +82,8 @@ def test_steps_of_the_paper_recipe_are_the_authors(epoch: float, rate: float) ->
 
 @pytest.mark.parametrize("schedule", ["steps", "one-cycle"])
 def test_steps_and_one_cycle_never_look_at_validation(schedule: str) -> None:
-    recipe = load_recipe("demo", [f"schedule={schedule}", "patience=1", "drops=0"])
+    settings = [f"schedule={schedule}", "epochs=12", "patience=1", "drops=0"]
+    recipe = load_recipe("demo", settings)
     worse = [0.1, 0.2, 0.3, 0.4]
     assert learning_rate(recipe, 4.0, worse) == learning_rate(recipe, 4.0, [])
     assert not ended(recipe, 4, worse)
@@ -90,7 +91,8 @@ def test_steps_and_one_cycle_never_look_at_validation(schedule: str) -> None:
 
 
 def one_cycle(per_epoch: int, *settings: str) -> list[float]:
-    recipe = load_recipe("demo", ["schedule=one-cycle", *settings])
+    fixed = ["schedule=one-cycle", "epochs=12", "warmup_epochs=2", "learning_rate=0.01"]
+    recipe = load_recipe("demo", [*fixed, *settings])
     steps = recipe.epochs * per_epoch
     return [learning_rate(recipe, step / per_epoch, []) for step in range(steps)]
 

@@ -1,0 +1,340 @@
+"""The training run: it learns, stops and goes on bit for bit, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prep import handover
+from prep.handover import UserError
+from train import checkpoint as checkpoints
+from train import loop, metrics, schedule
+from train.loop import RunSettings, choose_device
+from train.recipe import Recipe, load_recipe
+
+CPU = torch.device("cpu")
+TIMINGS = {"images_per_s", "data_wait", "seconds"}
+STEPS_AN_EPOCH = 3  # 18 images in batches of 8, 8 and 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny(*settings: str) -> Recipe:
+    fixed = ["width=0.07", "batch=8", "epochs=2", "learning_rate=0.01", "warmup_epochs=1"]
+    return load_recipe("demo", [*fixed, *settings])
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    """Looks at validation errors: halves the rate at the first plateau, ends at the second."""
+    plateau = ["schedule=plateau", "patience=2", "drops=1", "drop_factor=0.5"]
+    return tiny("epochs=12", "learning_rate=0.02", *plateau)
+
+
+def settings_of(
+    betons: Path, out: Path, recipe: Recipe, resume: str = "auto", val: bool = True
+) -> RunSettings:
+    val_beton = betons / "val.beton" if val else None
+    return RunSettings(betons / "train.beton", val_beton, recipe, out, resume, CPU, workers=1)
+
+
+@pytest.fixture(scope="module")
+def straight(betons: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole, uninterrupted run. Not to be changed by a test."""
+    out = tmp_path_factory.mktemp("loop") / "deep" / "run"
+    assert loop.run(settings_of(betons, out, recipe)) == out / "last.pt"
+    return out
+
+
+def rows_of(out: Path, kind: str) -> list[dict[str, Any]]:
+    """The rows of one kind, but for their timings."""
+    return [
+        {name: value for name, value in row.items() if name not in TIMINGS}
+        for row in metrics.read(out / metrics.FILE_NAME)
+        if row["kind"] == kind
+    ]
+
+
+def assert_equal_runs(one: Path, two: Path) -> None:
+    """Equal weights and velocities bit for bit, equal metrics."""
+    first, second = checkpoints.load(one), checkpoints.load(two)
+    assert (first.epoch, first.step) == (second.epoch, second.step)
+    assert first.val_errors == second.val_errors
+    assert list(first.network) == list(second.network)
+    for name, weights in first.network.items():
+        assert torch.equal(weights, second.network[name]), name
+    for key, state in first.optimiser["state"].items():
+        assert torch.equal(
+            state["momentum_buffer"], second.optimiser["state"][key]["momentum_buffer"]
+        )
+    for kind in ("step", "epoch"):
+        assert rows_of(one, kind) == rows_of(two, kind)
+
+
+def refusal(settings: RunSettings) -> str:
+    with pytest.raises(UserError) as caught:
+        loop.run(settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_run_writes_its_checkpoint_and_metrics_and_nothing_else(straight: Path) -> None:
+    assert sorted(path.name for path in straight.iterdir()) == [
+        "last.pt",
+        "metrics.jsonl",
+        "tensorboard",
+    ]
+    loaded = checkpoints.load(straight)
+    assert loaded.step == STEPS_AN_EPOCH * loaded.epoch
+    assert loaded.threads == 1
+    assert loaded.data.wnids == ["n90000001", "n90000002", "n90000003"]
+
+
+def test_a_run_learns(straight: Path) -> None:
+    epochs = rows_of(straight, "epoch")
+    assert epochs[-1]["loss"] < 0.7 * epochs[0]["loss"]
+    assert epochs[-1]["top1_error"] < epochs[0]["top1_error"]
+
+
+def test_every_epoch_has_a_row_with_all_figures(straight: Path) -> None:
+    rows = [row for row in metrics.read(straight / metrics.FILE_NAME) if row["kind"] == "epoch"]
+    assert [row["epoch"] for row in rows] == list(range(1, checkpoints.load(straight).epoch + 1))
+    for row in rows:
+        assert row["step"] == STEPS_AN_EPOCH * row["epoch"]
+        assert all(0 <= row[name] <= 1 for name in ("top1_error", "val_top1_error", "data_wait"))
+        assert row["top5_error"] == row["val_top5_error"] == 0  # of three classes
+        assert row["images_per_s"] == pytest.approx(18 / row["seconds"])
+        assert math.isfinite(row["val_loss"])
+
+
+def test_errors_are_of_whole_images_each_counted_once(straight: Path) -> None:
+    for row in rows_of(straight, "epoch"):
+        for name, samples in (("top1_error", 18), ("val_top1_error", 9)):
+            count = row[name] * samples
+            assert count == pytest.approx(round(count), abs=1e-4)
+
+
+def test_an_epochs_step_row_is_its_mean_when_it_has_one(straight: Path) -> None:
+    """Three steps an epoch are fewer than STEP_INTERVAL: one row, over all images alike."""
+    steps, epochs = rows_of(straight, "step"), rows_of(straight, "epoch")
+    assert [row["loss"] for row in steps] == pytest.approx([row["loss"] for row in epochs])
+
+
+def test_the_plateau_schedule_follows_the_validation_errors(straight: Path, recipe: Recipe) -> None:
+    rows = rows_of(straight, "epoch")
+    errors = [row["val_top1_error"] for row in rows]
+    assert errors == checkpoints.load(straight).val_errors
+    for done, row in enumerate(rows):
+        assert row["learning_rate"] == schedule.learning_rate(recipe, done, errors[:done])
+    over = [schedule.ended(recipe, done, errors[:done]) for done in range(1, len(rows) + 1)]
+    assert over == [False] * (len(rows) - 1) + [True]
+    assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]  # a plateau was met
+
+
+class _Interruption:
+    """Stands for a function of the loop and raises KeyboardInterrupt at its n-th call."""
+
+    def __init__(self, function: Any, call: int) -> None:
+        self.function, self.left = function, call
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return self.function(*arguments)
+
+
+def interrupt(
+    monkeypatch: pytest.MonkeyPatch, where: Any, name: str, call: int, settings: RunSettings
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, _Interruption(getattr(where, name), call))
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(settings)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "call", "epochs_kept"),
+    [
+        (loop, "_step", 2 * STEPS_AN_EPOCH + 2, 2),  # in the middle of the third epoch
+        (checkpoints, "save", 3, 2),  # after the third epoch's rows, before its checkpoint
+    ],
+)
+def test_a_stopped_run_goes_on_as_if_it_had_not(
+    betons: Path,
+    recipe: Recipe,
+    straight: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: Any,
+    name: str,
+    call: int,
+    epochs_kept: int,
+) -> None:
+    settings = settings_of(betons, tmp_path, recipe)
+    interrupt(monkeypatch, where, name, call, settings)
+    assert checkpoints.load(tmp_path).epoch == epochs_kept
+    assert not list(tmp_path.glob("*.partial"))
+    capsys.readouterr()
+    loop.run(settings)
+    said = capsys.readouterr().err
+    assert f"after epoch {epochs_kept}, step {STEPS_AN_EPOCH * epochs_kept}" in said
+    assert "warning" not in said
+    assert_equal_runs(straight, tmp_path)
+
+
+def test_resuming_from_a_path_goes_on_in_another_folder(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One-cycle, without validation data: the rate is a function of the epoch alone."""
+    first, second, whole = tmp_path / "first", tmp_path / "second", tmp_path / "whole"
+    settings = settings_of(betons, first, tiny(), val=False)
+    interrupt(monkeypatch, loop, "_step", STEPS_AN_EPOCH + 1, settings)
+    kept = (first / "last.pt").read_bytes()
+    loop.run(dataclasses.replace(settings, out=second, resume=str(first)))
+    loop.run(dataclasses.replace(settings, out=whole))
+    assert (first / "last.pt").read_bytes() == kept
+    one, two = checkpoints.load(second), checkpoints.load(whole)
+    assert one.step == two.step == 2 * STEPS_AN_EPOCH
+    assert all(torch.equal(one.network[name], two.network[name]) for name in one.network)
+    assert rows_of(second, "epoch") == rows_of(whole, "epoch")[1:]
+    assert "val_loss" not in rows_of(whole, "epoch")[0]
+
+
+@pytest.fixture
+def finished(straight: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, for changing."""
+    return Path(shutil.copytree(straight, tmp_path / "finished"))
+
+
+def test_a_finished_run_says_so_and_stays(
+    betons: Path, recipe: Recipe, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (finished / "last.pt").read_bytes(), (finished / "metrics.jsonl").read_bytes()
+    path = loop.run(settings_of(betons, finished, recipe))
+    assert path == finished / "last.pt"
+    assert (path.read_bytes(), (finished / "metrics.jsonl").read_bytes()) == before
+    assert f"{finished} has finished" in capsys.readouterr().err
+
+
+def test_resume_never_starts_over(betons: Path, finished: Path) -> None:
+    loop.run(settings_of(betons, finished, tiny("epochs=1"), "never", val=False))
+    assert checkpoints.load(finished).step == STEPS_AN_EPOCH
+    assert [row["epoch"] for row in rows_of(finished, "epoch")] == [1]
+
+
+def test_another_recipe_value_is_refused(betons: Path, recipe: Recipe, finished: Path) -> None:
+    changed = dataclasses.replace(recipe, learning_rate=0.5)
+    message = refusal(settings_of(betons, finished, changed))
+    assert "learning_rate 0.02, this command says 0.5" in message
+    assert str(finished) in message
+
+
+def test_other_data_is_refused(
+    betons: Path, recipe: Recipe, finished: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for suffix in (".beton", ".json", ".records.npz"):
+        shutil.copy(betons / f"val{suffix}", other / f"train{suffix}")
+    statistics = dataclasses.replace(
+        handover.read_statistics(betons / "train.stats.npz"),
+        pixels_id=handover.read_card(other / "train.json").pixels_id,
+    )
+    handover.write_statistics(statistics, other / "train.stats.npz")
+    settings = settings_of(betons, finished, recipe)
+    message = refusal(dataclasses.replace(settings, beton=other / "train.beton"))
+    assert "other data" in message
+    assert "--resume never" in message
+
+
+def test_a_damaged_checkpoint_is_refused_not_started_over(
+    betons: Path, recipe: Recipe, finished: Path
+) -> None:
+    path = finished / "last.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert str(path) in refusal(settings_of(betons, finished, recipe))
+    assert path.stat().st_size == 1000
+
+
+def test_resuming_from_nothing_is_refused(betons: Path, recipe: Recipe, tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    message = refusal(settings_of(betons, tmp_path / "run", recipe, resume=str(absent)))
+    assert f"{absent} does not exist" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_number_of_threads_warns(
+    betons: Path, recipe: Recipe, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = dataclasses.replace(checkpoints.load(finished), threads=3)
+    checkpoints.save(changed, finished / "last.pt")
+    loop.run(settings_of(betons, finished, recipe))
+    said = capsys.readouterr().err
+    assert "warning" in said
+    assert "with 3 threads, this run has 1" in said
+
+
+def test_a_loss_that_is_no_number_ends_the_run(betons: Path, tmp_path: Path) -> None:
+    recipe = tiny("learning_rate=1e20", "schedule=steps", "drop_epochs=[]")
+    message = refusal(settings_of(betons, tmp_path, recipe, val=False))
+    assert f"at step {STEPS_AN_EPOCH}, learning rate 1e+20" in message
+    assert "learning_rate" in message
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_schedule_that_needs_validation_data_asks_for_it_first(
+    recipe: Recipe, betons: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(betons, tmp_path / "run", recipe, val=False)
+    absent = tmp_path / "absent.beton"
+    assert "--val-beton" in refusal(dataclasses.replace(settings, beton=absent))
+
+
+def test_validation_data_of_other_classes_is_refused(
+    betons: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    for suffix in (".beton", ".json", ".records.npz"):
+        shutil.copy(betons / f"val{suffix}", tmp_path / f"val{suffix}")
+    card = json.loads((tmp_path / "val.json").read_text())
+    card["classes"][1]["wnid"] = "n99999999"
+    (tmp_path / "val.json").write_text(json.dumps(card))
+    settings = settings_of(betons, tmp_path / "run", recipe)
+    message = refusal(dataclasses.replace(settings, val_beton=tmp_path / "val.beton"))
+    assert "n99999999 in place of n90000002" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(
+    wanted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=f"--device {wanted}: .*--device cpu"):
+        choose_device(wanted)
+    assert choose_device(None) == choose_device("cpu") == CPU
+
+
+def test_the_best_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device(None) == torch.device("cuda")
+    assert choose_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device(None) == torch.device("mps")

@@ -1,0 +1,355 @@
+"""The `prep` program: help at once, exit codes, one line for a failure, nothing half-written."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.metadata
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from conftest import CLASSES
+from PIL import Image
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import prep
+from prep.cli import app, main
+from prep.handover import UserError
+
+COMMANDS = ["sample", "resize", "stats", "write-beton", "verify", "inspect"]
+
+
+@dataclasses.dataclass
+class Ended:
+    """How a run of the program ended."""
+
+    code: object
+    out: str
+    err: str
+
+
+class Program(Protocol):
+    def __call__(self, *arguments: str | Path) -> Ended: ...
+
+
+@pytest.fixture
+def prep_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    """The program as a user starts it, in this process."""
+
+    def run(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["prep", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        said = capsys.readouterr()
+        return Ended(caught.value.code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def copy(prepared_set: Path, tmp_path: Path) -> Path:
+    """A prepared set that a test may change."""
+    return Path(shutil.copytree(prepared_set, tmp_path / "out"))
+
+
+# --------------------------------------------------------------------------- help and version
+
+
+def test_the_commands_are_all_there() -> None:
+    assert set(COMMANDS) <= set(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_command_has_help(command: list[str], option: str) -> None:
+    result = CliRunner().invoke(app, [*command, option])
+    assert result.exit_code == 0
+    assert "Usage: " in result.output
+
+
+def test_every_command_and_option_says_what_it_is_for() -> None:
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert command.help, name
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.help, (name, parameter.name)
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"prep {prep.__version__}\n")
+    assert prep.__version__ == importlib.metadata.version("alexnet-ffcv")
+
+
+def test_help_answers_at_once() -> None:
+    """0.5 s on an idle machine; twice that here, where others may be at work."""
+    command = [sys.executable, "-m", "prep.cli", "--help"]
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    print(f"prep --help: {min(seconds):.2f} s of processor time")
+    assert min(seconds) < 1.0
+
+
+# --------------------------------------------------------------------------- its libraries
+
+
+def test_the_program_starts_without_the_heavy_libraries() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "import prep.cli, prep.handover, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {name.split(".")[0] for name in ended.stdout.split()}
+    assert "prep" in loaded
+    assert not loaded & {"numpy", "torch", "PIL", "pyarrow", "numba", "simplejpeg", "joblib"}
+
+
+def test_no_module_of_prep_names_torch_ffcv_or_train() -> None:
+    modules = sorted(Path(prep.__file__).parent.glob("*.py"))
+    assert len(modules) > 10
+    for module in modules:
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [str(node.module)]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            heavy = {"torch", "torchvision", "ffcv", "cv2", "train"}
+            assert not heavy & {name.split(".")[0] for name in names}, module.name
+
+
+def test_prep_as_a_whole_loads_neither_torch_nor_ffcv() -> None:
+    modules = [path.stem for path in Path(prep.__file__).parent.glob("[a-z]*.py")]
+    program = "".join(f"import prep.{module}\n" for module in modules)
+    program += "import sys; print(*sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = {name.split(".")[0] for name in ended.stdout.split()}
+    assert {"numpy", "PIL", "pyarrow", "numba"} <= loaded
+    assert not loaded & {"torch", "torchvision", "ffcv", "cv2", "train"}
+
+
+# --------------------------------------------------------------------------- wrong options: 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["resize"],
+        ["resize", "a"],
+        ["resize", "a", "b", "--nonsense"],
+        ["resize", "a", "b", "--size", "x"],
+        ["resize", "a", "b", "--size", "7"],
+        ["resize", "a", "b", "--quality", "101"],
+        ["resize", "a", "b", "--max-rejects", "1.5"],
+        ["resize", "a", "b", "--jobs", "0"],
+        ["write-beton", "a", "b.beton", "--mode", "png"],
+        ["stats"],
+        ["verify"],
+        ["inspect", "a", "b"],
+    ],
+)
+def test_a_wrong_option_exits_2(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+
+
+# --------------------------------------------------------------------------- failures: 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["resize", "nowhere", "out"], "nowhere does not exist"),
+        (["stats", "nowhere"], "nowhere is not a folder"),
+        (["write-beton", "nowhere", "a.beton"], "nowhere is not a folder"),
+        (["write-beton", "nowhere", "a.txt"], "a.txt should be called NAME.beton|nowhere is not"),
+        (["verify", "nowhere.beton"], "nowhere.beton is not a file"),
+        (["inspect", "nowhere.beton"], "nowhere.beton is not a file"),
+        (["resize", "empty", "out"], "empty has no class folders"),
+    ],
+)
+def test_a_failure_exits_1_with_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prep_program: Program,
+    arguments: list[str],
+    said: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    ended = prep_program(*arguments)
+    assert (ended.code, ended.out) == (1, "")
+    assert re.fullmatch(rf"prep: .*({said}).*\n", ended.err)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_failure_of_the_real_process_is_one_line_and_exit_1() -> None:
+    command = [sys.executable, "-m", "prep.cli", "verify", "no.beton"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("prep: no.beton is not a file")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--debug", "verify", "no.beton"], ["verify", "no.beton", "--debug"]]
+)
+def test_debug_lets_the_traceback_through(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["prep", *arguments])
+    with pytest.raises(UserError, match=r"no\.beton is not a file"):
+        main()
+
+
+def test_a_damaged_beton_is_one_line_from_each_command(
+    betons: Path, tmp_path: Path, prep_program: Program
+) -> None:
+    path = Path(shutil.copytree(betons, tmp_path / "b")) / "train.beton"
+    data = bytearray(path.read_bytes())
+    data[1 << 23 : (1 << 23) + 500] = bytes(500)
+    path.write_bytes(data)
+    for arguments in (["verify", path, "-j", "1"], ["inspect", path, "--png", tmp_path / "x.png"]):
+        ended = prep_program(*arguments)
+        assert ended.code == 1
+        assert re.fullmatch(rf"prep: {path}: .*sample 0.*\n", ended.err)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_full_disk_is_one_line(source: Path, small_disk: Path, prep_program: Program) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
+    arguments = ["resize", source, small_disk / "out", "--jobs", "1"]
+    ended = prep_program(*arguments)
+    assert (ended.code, ended.out) == (1, "")
+    assert re.fullmatch(
+        r"prep: cannot write .*/disk/out/train\.partial/.*: No space left on device; make room, "
+        r"then run the same command again: finished work is kept\n",
+        ended.err,
+    )
+    filler.unlink()
+    assert prep_program(*arguments).code == 0
+
+
+def test_ctrl_c_ends_a_run_without_a_traceback_and_it_carries_on(
+    source: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from prep import cli, resize\n"
+        "real = resize.run_units\n"
+        "def interrupted(function, units, jobs):\n"
+        "    for result in real(function, units, jobs):\n"
+        "        yield result\n"
+        "        os.killpg(0, signal.SIGINT)\n"  # as a terminal does: to the workers too
+        "resize.run_units = interrupted\n"
+        "resize.UNIT_SIZE = 3\n"
+        "cli.main()\n"
+    )
+    arguments = ["resize", str(source), str(tmp_path / "out"), "--jobs", "2"]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    assert ended.returncode in (1, 130, -signal.SIGINT)
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out" / "train").exists()
+    assert not list(tmp_path.rglob("*.jsonl.partial"))
+    finished = len(list((tmp_path / "out" / ".prep" / "train").glob("0*.jsonl")))
+    assert 1 <= finished <= 6
+    resume = program.replace("os.killpg(0, signal.SIGINT)", "pass")
+    again = subprocess.run(
+        [sys.executable, "-c", resume, *arguments[:-1], "1"], capture_output=True, check=False
+    )
+    assert again.returncode == 0
+
+
+# --------------------------------------------------------------------------- the whole line
+
+
+def test_from_pictures_to_a_verified_beton(source: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+
+    def run(*arguments: str | Path) -> str:
+        result = runner.invoke(app, [*map(str, arguments), *one_job(arguments)])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def one_job(arguments: tuple[str | Path, ...]) -> list[str]:
+        return [] if arguments[0] == "inspect" else ["--jobs", "1"]
+
+    out, beton = tmp_path / "out", tmp_path / "train.beton"
+    said = run("resize", source, out, "--size", "64", "--quality", "90")
+    assert f"{out / 'train'}: 18 images, 0 rejected\n" in said
+    assert "27 pictures in " in said
+    said = run("resize", source, out, "--size", "64", "--quality", "90")
+    assert f"{out / 'train'}: 18 images, 0 rejected, already prepared\n" in said
+    said = run("stats", out / "train", "--png", tmp_path / "mean.png")
+    assert "principal axis 3" in said
+    assert "train.stats.npz: 18 images in" in said
+    assert "warning" not in run("write-beton", out / "train", beton)
+    assert "18 samples whole, sha256 " in run("verify", beton)
+    said = run("inspect", beton, "--png", tmp_path / "sheet.png")
+    assert "64x64x3, jpg, JPEG quality 90" in said
+    assert f"{CLASSES[0]} first" in said
+    for name, size in (("mean", (128, 128)), ("sheet", (1324, 304))):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.size == size
+
+
+def test_missing_statistics_are_a_warning_that_says_what_to_run(copy: Path, tmp_path: Path) -> None:
+    (copy / "train.stats.npz").unlink()
+    result = CliRunner().invoke(
+        app, ["write-beton", str(copy / "train"), str(tmp_path / "t.beton")]
+    )
+    assert result.exit_code == 0
+    assert f"run `prep stats {copy / 'train'}`" in result.stderr
+    result = CliRunner().invoke(app, ["write-beton", str(copy / "val"), str(tmp_path / "v.beton")])
+    assert result.stderr == ""
+
+
+def test_rejects_and_files_passed_over_are_told(source: Path, tmp_path: Path) -> None:
+    src = Path(shutil.copytree(source, tmp_path / "src"))
+    (src / "train" / CLASSES[0] / "bad.png").write_bytes(b"no picture")
+    (src / "train" / CLASSES[0] / "notes.txt").write_text("no picture by its name")
+    arguments = ["resize", str(src), str(tmp_path / "out"), "--size", "32", "--jobs", "1"]
+    result = CliRunner().invoke(app, arguments)
+    assert "1 of 19 pictures of train were rejected" in str(result.exception)
+    result = CliRunner().invoke(app, [*arguments, "--max-rejects", "0.1"])
+    assert result.exit_code == 0
+    assert "18 images, 1 rejected\n" in result.stdout
+    assert f"rejected with their reasons: {tmp_path / 'out' / 'rejects.jsonl'}" in result.stdout
+    assert "1 files passed over: no picture by their name" in result.stderr
+
+
+def test_names_in_square_brackets_are_shown_as_they_are(copy: Path, tmp_path: Path) -> None:
+    beton = tmp_path / "[" / "x] [red].beton"  # "[/x]" would end a tag
+    beton.parent.mkdir()
+    runner = CliRunner()
+    assert runner.invoke(app, ["write-beton", str(copy / "val"), str(beton)]).exit_code == 0
+    result = runner.invoke(app, ["inspect", str(beton)], env={"COLUMNS": "400"})
+    assert result.exit_code == 0
+    assert str(beton) in result.output

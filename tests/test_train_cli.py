@@ -1,0 +1,361 @@
+"""The `train` program: help, exit codes, one-line failures, and the commands from end to end."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer.main
+from PIL import Image
+from typer.testing import CliRunner
+
+from train import __version__, cli
+from train import metrics as run_metrics
+from train.recipe import load_recipe, recipe_names, recipe_text
+
+HELP_SECONDS = 0.5  # of processor time, the design's limit
+LOADED_MACHINE = 2.0  # factor on it where others compute too
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+TINY = ["--recipe", "demo", "--set", "width=0.07", "--set", "batch=8", "--set", "epochs=2"]
+ONE_THREAD = ["--workers", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def call(*arguments: object) -> int:
+    """Run the program in this process; gives its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a failing command prints, without the program's name."""
+    capsys.readouterr()
+    assert call(*arguments) == 1
+    out, line = capsys.readouterr()
+    assert out == ""
+    assert line.startswith("train: ")
+    assert line.count("\n") == 1
+    assert line.endswith("\n")
+    return line.removeprefix("train: ")
+
+
+@pytest.fixture(scope="module")
+def run_folder(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs. Not to be changed by a test."""
+    out = tmp_path_factory.mktemp("cli") / "run"
+    assert call("run", "--beton", betons / "train.beton", "--out", out, *TINY, *ONE_THREAD) == 0
+    return out
+
+
+@pytest.fixture
+def copied(betons: Path, tmp_path: Path) -> Path:
+    """A copy of the betons, for changing."""
+    return Path(shutil.copytree(betons, tmp_path / "betons"))
+
+
+# --------------------------------------------------------------------------- help
+
+
+def test_the_commands_are_those_of_the_design() -> None:
+    assert {"run", "eval", "classify", "recipes"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_command_has_help(command: str, option: str) -> None:
+    result = CliRunner().invoke(cli.app, [*command.split(), option])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_says_what_it_does(command: str) -> None:
+    described = typer.main.get_command(cli.app).commands[command]  # type: ignore[attr-defined]
+    assert described.help
+    for parameter in described.params:
+        if parameter.param_type_name == "option" and parameter.name != "help":
+            assert parameter.help, f"{command}: {parameter.opts}"
+
+
+def test_without_a_command_the_help_shows_and_the_exit_is_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call() == 2
+    assert "Usage:" in "".join(capsys.readouterr())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"train {__version__}\n"
+
+
+def test_help_answers_at_once() -> None:
+    taken = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "train.cli", "--help"]
+        subprocess.run(command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(taken) < HELP_SECONDS * LOADED_MACHINE
+
+
+def test_the_program_starts_without_its_heavy_parts() -> None:
+    code = "import json, sys, train.cli; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    loaded = set(json.loads(done.stdout))
+    assert "typer" in loaded
+    heavy = {"torch", "numpy", "ffcv", "numba", "cv2", "matplotlib", "tensorboard", "PIL"}
+    assert not loaded & heavy
+
+
+# --------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "--beton", "x", "--no-such-option"],
+        ["run", "--beton", "x", "--workers", "0"],
+        ["run", "--beton", "x", "--device", "tpu"],
+        ["eval", "x", "--beton", "y", "--views", "3"],
+        ["eval", "x", "--beton", "y", "--batch", "0"],
+        ["classify", "x"],
+        ["classify", "x", "y", "-k", "0"],
+        ["recipes", "demo", "paper"],
+        ["no-such-command"],
+    ],
+)
+def test_a_wrong_option_exits_2(arguments: list[str]) -> None:
+    assert call(*arguments) == 2
+
+
+def test_a_missing_beton_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "absent.beton"
+    line = failure(capsys, "run", "--beton", path, "--out", tmp_path / "run", *TINY)
+    assert str(path) in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cut_beton_is_named(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copied / "train.beton"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 100)
+    line = failure(capsys, "run", "--beton", path, "--out", tmp_path / "run", *TINY)
+    assert str(path) in line
+    assert "cut short" in line
+
+
+def test_an_unknown_recipe_and_an_unknown_key(
+    betons: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beton = ["--beton", betons / "train.beton"]
+    assert "'papers'" in failure(capsys, "run", *beton, "--recipe", "papers")
+    assert "did you mean epochs?" in failure(capsys, "run", *beton, "--set", "epoch=3")
+    assert "write key=value" in failure(capsys, "run", *beton, "--set", "epochs")
+
+
+def test_a_schedule_without_its_validation_data(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in copied.glob("val.*"):
+        path.unlink()
+    out = tmp_path / "run"
+    line = failure(capsys, "run", "--beton", copied / "train.beton", "--out", out)
+    assert "--val-beton" in line
+    assert "schedule=steps" in line
+
+
+def test_val_beton_beside_the_training_data_is_used(run_folder: Path) -> None:
+    rows = run_metrics.read(run_folder / run_metrics.FILE_NAME)
+    assert all("val_top1_error" in row for row in rows if row["kind"] == "epoch")
+
+
+def test_a_missing_run(betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["eval", "--beton", betons / "val.beton"], ["classify", tmp_path / "a.jpg"]):
+        line = failure(capsys, command[0], tmp_path / "absent", *command[1:])
+        assert str(tmp_path / "absent") in line
+
+
+def test_a_beton_of_other_classes(
+    run_folder: Path, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = json.loads((copied / "val.json").read_text())
+    card["classes"][0]["wnid"] = "n00000001"
+    (copied / "val.json").write_text(json.dumps(card))
+    line = failure(capsys, "eval", run_folder, "--beton", copied / "val.beton", *ONE_THREAD)
+    assert "n00000001 in place of n90000001" in line
+    assert str(copied / "val.beton") in line
+
+
+def test_a_text_file_is_no_picture(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a picture")
+    assert str(path) in failure(capsys, "classify", run_folder, path, "--device", "cpu")
+
+
+def test_a_png_that_cannot_be_written(run_folder: Path, source: Path, tmp_path: Path) -> None:
+    picture = next((source / "val").glob("*/*.JPEG"))
+    target = tmp_path / "absent" / "shown.png"
+    assert call("classify", run_folder, picture, "--png", target, "--device", "cpu") == 1
+
+
+def test_too_many_workers(
+    run_folder: Path, betons: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    try:
+        beton = betons / "val.beton"
+        line = failure(capsys, "eval", run_folder, "--beton", beton, "--workers", 1000)
+    finally:
+        torch.set_num_threads(threads)
+    assert "--workers 1000" in line
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_debug_anywhere_shows_the_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    from prep.handover import UserError
+
+    command = ["eval", str(tmp_path / "absent"), "--beton", "val.beton"]
+    command = ["--debug", *command] if before else [*command, "--debug"]
+    monkeypatch.setattr(sys, "argv", ["train", *command])
+    with pytest.raises(UserError, match="does not exist"):  # Python prints its traceback
+        cli.main()
+
+
+def test_a_failure_of_its_own_process_has_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "train.cli", "recipes", "nothing"]
+    for debug, shown in (([], False), (["--debug"], True)):
+        done = subprocess.run(
+            [*command, *debug], check=False, capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert ("Traceback" in done.stderr) is shown
+        assert "'nothing'" in done.stderr
+
+
+# --------------------------------------------------------------------------- the commands
+
+
+def test_run_prints_the_checkpoint_and_resumes(
+    run_folder: Path, betons: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beton = betons / "train.beton"
+    assert call("run", "--beton", beton, "--out", run_folder, *TINY, *ONE_THREAD) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{run_folder / 'last.pt'}\n"
+    assert "has finished" in err
+
+
+def test_eval_prints_the_figures_of_the_last_epoch(
+    run_folder: Path, betons: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beton = betons / "val.beton"
+    assert call("eval", run_folder, "--beton", beton, "--views", "10", *ONE_THREAD) == 0
+    lines = capsys.readouterr().out.splitlines()
+    last = run_metrics.read(run_folder / run_metrics.FILE_NAME)[-1]
+    assert lines[0] == (
+        f"centre view: top-1 error {last['val_top1_error']:.2%}, top-5 error 0.00%, "
+        f"loss {last['val_loss']:.4f}"
+    )
+    assert lines[1].startswith("10 views: top-1 error ")
+    assert lines[2].startswith("9 images of 3 classes in ")
+    assert len(lines) == 3
+
+
+def test_classify_prints_the_best_classes_and_saves_them(
+    run_folder: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = sorted((source / "val").glob("*/*.JPEG"))[:2]
+    png = tmp_path / "shown.png"
+    arguments = [run_folder / "last.pt", *pictures, "-k", 2, "--png", png, "--device", "cpu"]
+    assert call("classify", *arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[3], lines[6]] == [*map(str, pictures), f"predictions: {png}"]
+    for line in (*lines[1:3], *lines[4:6]):
+        share, wnid, name = line.split()
+        assert 0 < float(share.removesuffix("%")) <= 100
+        assert (wnid, name) in zip(
+            ("n90000001", "n90000002", "n90000003"), ("first", "second", "third"), strict=True
+        )
+    with Image.open(png) as shown:
+        assert shown.format == "PNG"
+        assert np.asarray(shown).std() > 10  # not blank
+
+
+def test_recipes_lists_all_and_prints_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("recipes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert all(load_recipe(line.split()[0]).about in line for line in lines)
+    assert call("recipes", "paper") == 0
+    assert capsys.readouterr().out == recipe_text("paper")
+
+
+def test_a_printed_recipe_is_a_recipe_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("recipes", "paper") == 0
+    path = tmp_path / "mine.toml"
+    path.write_text(capsys.readouterr().out)
+    assert load_recipe(str(path)) == load_recipe("paper")
+
+
+def test_an_unknown_recipe_to_print(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there are demo" in failure(capsys, "recipes", "nothing")
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(
+    betons: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from train import loop
+
+    steps = 0
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 4:  # the first of the second epoch
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    step = loop._step
+    monkeypatch.setattr(loop, "_step", interrupted)
+    command = ["run", "--beton", betons / "train.beton", "--out", tmp_path, *TINY, *ONE_THREAD]
+    assert call(*command) == 130  # 128 + SIGINT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "epoch 1/2" in err
+    assert "Traceback" not in err
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == 1
+    assert not list(tmp_path.glob("*.partial"))

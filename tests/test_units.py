@@ -1,0 +1,74 @@
+"""Units of work on processes: every result once, and no hang when one fails or dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import joblib
+import pytest
+
+from prep.handover import UserError
+from prep.units import run_units, worker_count
+
+
+def square(number: int) -> tuple[int, int]:
+    return number * number, os.getpid()
+
+
+def refuse_seven(number: int) -> int:
+    if number == 7:
+        raise UserError("7 is refused")
+    return number
+
+
+def die_at_seven(number: int) -> int:
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def endless() -> Iterator[int]:
+    number = 0
+    while True:
+        yield number
+        number += 1
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_unit_gives_one_result(jobs: int) -> None:
+    results = list(run_units(square, range(40), jobs))
+    assert sorted(result for result, _ in results) == [number**2 for number in range(40)]
+
+
+def test_one_job_runs_here_and_more_run_elsewhere() -> None:
+    assert {pid for _, pid in run_units(square, range(4), 1)} == {os.getpid()}
+    assert os.getpid() not in {pid for _, pid in run_units(square, range(4), 2)}
+
+
+def test_units_are_drawn_as_they_are_needed() -> None:
+    results = run_units(square, endless(), 1)
+    assert [next(results)[0] for _ in range(3)] == [0, 1, 4]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_worker_s_exception_is_raised_here(jobs: int) -> None:
+    with pytest.raises(UserError, match=r"^7 is refused$"):
+        list(run_units(refuse_seven, range(40), jobs))
+
+
+def test_a_dead_worker_ends_the_run_with_an_error() -> None:
+    with pytest.raises(UserError, match=r"one of 2 worker processes died .*--jobs"):
+        list(run_units(die_at_seven, range(40), 2))
+    assert len(list(run_units(square, range(4), 2))) == 4  # the next run has new workers
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_no_units_are_no_results(jobs: int) -> None:
+    assert list(run_units(square, [], jobs)) == []
+
+
+def test_no_number_of_jobs_means_every_core() -> None:
+    assert worker_count(None) == joblib.cpu_count()
+    assert worker_count(3) == 3
