@@ -226,7 +226,9 @@ def test_killed_at_any_step_the_same_command_ends_with_the_same_bytes(
 ) -> None:
     tiny = tiny_source(tmp_path / "src", train=2)
     monkeypatch.setattr(resize, "UNIT_SIZE", 3)
-    monkeypatch.setattr(resize, "_make_durable", lambda _: None)  # power cuts are not tried here
+    monkeypatch.setattr(
+        resize_unit, "_make_durable", lambda _: None
+    )  # power cuts are not tried here
     monkeypatch.setattr(os, "fsync", lambda _: None)
     found = find_source(tiny)
     run(found, tmp_path / "whole")

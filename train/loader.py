@@ -13,6 +13,7 @@ import queue
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,7 +22,6 @@ from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.loader import Loader
 from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.transforms import ToTensor
-from numba import config
 
 from prep.handover import UserError
 from train.augment import Augment
@@ -74,7 +74,7 @@ class Batches:
     def __init__(
         self, dataset: Dataset, batch: int, workers: int, augment: Augment | None = None
     ) -> None:
-        most = config.NUMBA_NUM_THREADS
+        most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         if workers > most:
             raise UserError(
                 f"--workers {workers} is more than this machine's {most}; give --workers {most}, "
