@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+
+# Numba reads it once, when it is imported: loader threads 1..4 are tested on two cores too.
+os.environ.setdefault("NUMBA_NUM_THREADS", "4")
 
 from prep import resize, stats, write
 from prep.sources import find_source

@@ -233,7 +233,7 @@ def test_a_finished_run_says_so_and_stays(
 
 
 def test_resume_never_starts_over(betons: Path, finished: Path) -> None:
-    loop.run(settings_of(betons, finished, tiny("epochs=1"), "never", val=False))
+    loop.run(settings_of(betons, finished, tiny("epochs=1", "warmup_epochs=0"), "never", val=False))
     assert checkpoints.load(finished).step == STEPS_AN_EPOCH
     assert [row["epoch"] for row in rows_of(finished, "epoch")] == [1]
 
@@ -338,3 +338,51 @@ def test_the_best_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cpu") == CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device(None) == torch.device("mps")
+
+
+def test_a_stop_in_the_first_epoch_of_a_new_start_does_not_bring_the_old_run_back(
+    betons: Path, recipe: Recipe, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_train_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(settings_of(betons, finished, recipe, "never"))
+    assert not (finished / "last.pt").exists()
+
+
+def test_going_on_from_another_run_does_not_replace_the_one_in_out(
+    betons: Path, recipe: Recipe, finished: Path, straight: Path
+) -> None:
+    before = (finished / "last.pt").read_bytes()
+    message = refusal(settings_of(betons, finished, recipe, str(straight)))
+    assert f"{finished} holds another run than {straight}" in message
+    assert (finished / "last.pt").read_bytes() == before
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    betons: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop._step
+
+    def spoil(state: loop._State, batch: object, device: torch.device) -> object:
+        sums = real(state, batch, device)  # type: ignore[arg-type]
+        with torch.no_grad():
+            state.network.fc8.bias[0] = float("nan")
+        return sums
+
+    monkeypatch.setattr(loop, "_check_finite", lambda *_: None)
+    monkeypatch.setattr(loop, "_step", spoil)
+    assert "is not finite after step" in refusal(settings_of(betons, tmp_path, recipe))
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_run_without_a_rate_that_depends_on_the_end_may_be_extended(
+    betons: Path, tmp_path: Path
+) -> None:
+    fixed = ("schedule=steps", "drop_epochs=[]")
+    for epochs in (1, 2):
+        recipe = tiny(*fixed, f"epochs={epochs}", "warmup_epochs=0")
+        loop.run(settings_of(betons, tmp_path, recipe, val=False))
+    assert [row["epoch"] for row in rows_of(tmp_path, "epoch")] == [1, 2]

@@ -109,7 +109,7 @@ def test_one_cycle_rises_linearly_then_falls_linearly_to_zero() -> None:
     assert rates[-1] == pytest.approx(0.0, abs=2e-5)
 
 
-@pytest.mark.parametrize("warmup", [0.0, 0.5, 1.0, 3.0, 12.0, 40.0])
+@pytest.mark.parametrize("warmup", [0.0, 0.5, 1.0, 3.0, 11.5])
 def test_one_cycle_is_positive_and_at_most_the_recipes_rate(warmup: float) -> None:
     rates = one_cycle(7, f"warmup_epochs={warmup}")
     assert min(rates) > 0

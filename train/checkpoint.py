@@ -149,9 +149,10 @@ def load_weights(network: AlexNet, checkpoint: Checkpoint, origin: Path) -> None
 
 def check_resumable(checkpoint: Checkpoint, recipe: Recipe, data: TrainedOn, origin: Path) -> None:
     """Raises UserError naming the first thing in which the run to resume differs from this one."""
+    free = {"about"} if recipe.schedule == "one-cycle" else {"about", "epochs"}  # may be extended
     for field in dataclasses.fields(Recipe):
         old, new = getattr(checkpoint.recipe, field.name), getattr(recipe, field.name)
-        if old != new and field.name != "about":
+        if old != new and field.name not in free:
             raise UserError(
                 f"{origin} was trained with {field.name} {old!r}, this command says {new!r}; give "
                 "another --out, or --resume never to start over"

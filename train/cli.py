@@ -178,9 +178,12 @@ def classify(
     device: DeviceOption = None,
 ) -> None:
     """The most probable classes of picture files."""
+    import torch
+
     from train import checkpoint, loop
     from train import classify as stage
 
+    torch.set_num_threads(_cores())  # importing FFCV has set it to 1
     loaded = checkpoint.load(run)
     place = loop.choose_device(device.value if device else None)
     network = checkpoint.trained_network(loaded, run).to(place)

@@ -80,12 +80,13 @@ class Batches:
                 f"--workers {workers} is more than this machine's {most}; give --workers {most}, "
                 f"or set the environment variable NUMBA_NUM_THREADS to {workers}"
             )
-        self._dataset, self._batch, self._augment = dataset, batch, augment
+        self._batch = min(batch, len(dataset))  # FFCV allocates five batches
+        self._dataset, self._augment = dataset, augment
         operations = [SimpleRGBImageDecoder(), *([augment] if augment else []), ToTensor()]
         threads = torch.get_num_threads()
         self._loader: Any = Loader(
             str(dataset.path),
-            batch_size=batch,
+            batch_size=self._batch,
             num_workers=workers,
             os_cache=True,
             drop_last=False,

@@ -166,12 +166,21 @@ def _start(settings: RunSettings, data: _Data, screen: Screen) -> _State:
 
 
 def _resume_from(settings: RunSettings) -> Path | None:
+    """The run or checkpoint to carry on; starting over removes the checkpoint of the old run.
+
+    Raises UserError when --out holds another run than the one to carry on.
+    """
+    path = settings.out / checkpoints.FILE_NAME
     if settings.resume == "never":
+        path.unlink(missing_ok=True)
         return None
     if settings.resume == "auto":
-        path = settings.out / checkpoints.FILE_NAME
         return path if path.exists() else None
-    return Path(settings.resume)
+    origin = Path(settings.resume)
+    file = origin / checkpoints.FILE_NAME if origin.is_dir() else origin
+    if path.exists() and file.resolve() != path.resolve():
+        raise UserError(f"{settings.out} holds another run than {origin}; give another --out")
+    return origin
 
 
 # --------------------------------------------------------------------------- one epoch
@@ -213,6 +222,7 @@ def _train_epoch(
                     done, _running_figures(figures, images_done / seconds, waited / seconds)
                 )
             asked = time.perf_counter()
+    _check_weights(state.network, state.step)
     seconds = time.perf_counter() - started
     return _named(total / images_done) | {
         "learning_rate": rate,
@@ -261,6 +271,16 @@ def _check_finite(loss: float, step: int, rate: float) -> None:
             f"the loss is {loss} at step {step}, learning rate {rate:g}; give a lower --set "
             "learning_rate, or look at the data with `prep inspect`"
         )
+
+
+def _check_weights(network: AlexNet, step: int) -> None:
+    """The loss of the last update is never seen, so what is to be saved is looked at itself."""
+    for name, parameter in network.named_parameters():
+        if not parameter.isfinite().all():
+            raise UserError(
+                f"{name} is not finite after step {step}; the checkpoint before is kept: give a "
+                "lower --set learning_rate"
+            )
 
 
 # --------------------------------------------------------------------------- after an epoch
