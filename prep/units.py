@@ -6,6 +6,8 @@ picklable result. Units are idempotent; results arrive in any order.
 
 from __future__ import annotations
 
+import signal
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -37,7 +39,11 @@ def run_units(
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    parallel: Any = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
+    # A run that ends early has unused results; that is no news to a person who pressed Ctrl-C.
+    warnings.filterwarnings("ignore", message=r".*tasks? .*been", category=UserWarning)
+    parallel: Any = joblib.Parallel(
+        n_jobs=workers, return_as="generator_unordered", initializer=_leave_ctrl_c_to_the_parent
+    )
     try:
         yield from parallel(joblib.delayed(function)(unit) for unit in units)
     except TerminatedWorkerError as error:
@@ -45,3 +51,8 @@ def run_units(
             f"one of {workers} worker processes died (killed, or out of memory); run the same "
             "command again to go on, with a smaller --jobs if memory was short"
         ) from error
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    """A terminal sends Ctrl-C to the workers too; the parent ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
