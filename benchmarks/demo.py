@@ -18,14 +18,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from train.recipe import load_recipe
+
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = Path(sys.executable).parent
 CLASSES, PER_CLASS, VAL_PER_CLASS = 10, 200, 50
 TRAIN_IMAGES, VAL_IMAGES = CLASSES * PER_CLASS, CLASSES * VAL_PER_CLASS
-EPOCHS = 4  # of the demo recipe
+EPOCHS = load_recipe("demo").epochs
 
 
 def main(out: Path) -> None:
+    if out.exists() and any(out.iterdir()) and not (out / "pictures").is_dir():
+        sys.exit(f"demo: {out} holds other things than a demo; give another folder")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     pictures, prepared, run = out / "pictures", out / "prepared", out / "run"

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prep import __version__
+from prep.handover import png_path
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from rich.table import Table
 
     from prep.handover import Card, Statistics
@@ -30,7 +33,10 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Worker processes.", show_default="every core"),
 ]
-Png = Annotated[Path | None, typer.Option("--png", help="Also save a picture here.")]
+Png = Annotated[
+    Path | None,
+    typer.Option("--png", metavar="FILE.png", callback=png_path, help="Also save a picture here."),
+]
 PreparedFolder = Annotated[
     Path, typer.Argument(metavar="OUT/SPLIT", help="A split that `prep resize` made.")
 ]
@@ -186,7 +192,7 @@ def verify(beton: BetonFile, jobs: Jobs = None) -> None:
 @app.command()
 def inspect(
     beton: BetonFile,
-    png: Annotated[Path | None, typer.Option("--png", help="Save a contact sheet here.")] = None,
+    png: Png = None,
 ) -> None:
     """Show what is in a beton."""
     from prep import sheet
@@ -195,7 +201,7 @@ def inspect(
 
     opened = open_beton(beton)
     card = read_beton_card(beton)
-    _print(_card_table(beton, card))
+    _print(_card_table(beton, card, opened.layout.size))
     if png is not None:
         sheet.save_png(sheet.beton_sheet(opened, card), png)
         typer.echo(f"contact sheet: {png}")
@@ -225,20 +231,23 @@ def _statistics_table(statistics: Statistics) -> Table:
     return table
 
 
-def _card_table(beton: Path, card: Card) -> Table:
+def _card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table:
     from rich.table import Table
 
     size = beton.stat().st_size
     counts = [entry.samples for entry in card.classes]
+    fewest, most = min(counts), max(counts)
+    spread = f"{most}" if fewest == most else f"{fewest} to {most}"
+    names = [f"{c.wnid} {c.name}" if c.name != c.wnid else c.name for c in card.classes[:3]]
     table = Table(title=str(beton), title_justify="left", show_header=False)
     rows = {
         "split": card.split,
         "samples": f"{card.samples:,}",
-        "classes": f"{len(counts)}, {min(counts)} to {max(counts)} samples each",
-        "first classes": ", ".join(f"{c.wnid} {c.name}" for c in card.classes[:3]),
+        "classes": f"{len(counts)}, {spread} samples each",
+        "first classes": ", ".join(names) + (", ..." if len(counts) > len(names) else ""),
         "image": f"{card.side}x{card.side}x3, {card.mode}, JPEG quality {card.quality}",
         "resized by": f"{card.filter}; {card.fit}",
-        "size": f"{size / 1e6:,.1f} MB, {size / max(card.samples, 1) / 1e3:,.1f} KB a sample",
+        "size": f"{size / 1e6:,.1f} MB, whole pages; {stored.mean() / 1e3:,.1f} KB a sample",
         "sha256": str(card.sha256),
         "pixels_id": card.pixels_id,
         "made by": ", ".join(f"{tool} {version}" for tool, version in card.tools.items()),

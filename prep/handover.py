@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # half the time of `prep --help` otherwise
     import numpy.typing as npt
 
 FORMAT_VERSION = 1
+INTERRUPTED = 130  # exit code after Ctrl-C, 128 + SIGINT
 
 
 class UserError(Exception):
@@ -55,6 +56,10 @@ def run_program(name: str, program: Callable[[list[str]], object]) -> NoReturn:
             name, f"{text}; a fault of this program: run again with --debug and report what it says"
         )
         sys.exit(1)
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:
+            _print_failure(name, "interrupted; the same command carries on or starts anew")
+        raise
     sys.exit(0)
 
 
@@ -73,6 +78,15 @@ def _message(error: UserError | OSError) -> str:
     else:
         advice = "run again with --debug to see where it happened"
     return f"{where}{error.strerror or error}; {advice}"
+
+
+def png_path(path: Path | None) -> Path | None:
+    """Check the value of a --png option before any work is done. Raises UserError."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise UserError(f"--png {path}: the name should end in .png")
+    if path is not None and not path.parent.is_dir():
+        raise UserError(f"--png {path}: {path.parent} is not a folder; create it first")
+    return path
 
 
 # --------------------------------------------------------------------------- whole files
@@ -126,6 +140,23 @@ def _lock(partial: Path, path: Path) -> int:
             if os.fstat(descriptor).st_ino == partial.stat().st_ino:
                 os.ftruncate(descriptor, 0)
                 return descriptor
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def only_run(lock: Path, out: Path) -> Iterator[None]:
+    """Refuse a second run that writes `out` while the block runs; the lock dies with the process.
+
+    Raises UserError when another process holds the file `lock`.
+    """
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another run is writing {out}; wait for it to end") from error
+        yield
+    finally:
         os.close(descriptor)
 
 

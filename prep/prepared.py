@@ -90,6 +90,11 @@ def open_prepared(folder: Path) -> PreparedSplit:
     """Open OUT/<split>. Raises UserError when it is no prepared split."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give OUT/train or OUT/val of `prep resize`")
+    if not split_card_path(folder).exists():
+        raise UserError(
+            f"{folder} is no split that `prep resize` made ({split_card_path(folder)} is missing); "
+            "give OUT/train or OUT/val, after `prep resize SRC OUT`"
+        )
     card = read_card(split_card_path(folder))
     path = manifest_path(folder)
     try:
@@ -125,20 +130,19 @@ def open_prepared(folder: Path) -> PreparedSplit:
     )
 
 
-def write_rejects(folders: Iterable[Path], path: Path) -> int:
-    """Collect the rejected originals of these splits into a .jsonl; returns their number."""
-    count = 0
+def write_rejects(rejected: Iterable[tuple[str, Row]], path: Path) -> None:
+    """Write (split, manifest row) pairs as lines of JSON."""
     with whole_file(path) as partial, partial.open("w", encoding="utf-8") as out:
-        for folder in folders:
-            for row in _rejected(manifest_path(folder)):
-                entry = {"split": folder.name, "path": row["source"], "reason": row["reason"]}
-                out.write(json.dumps(entry) + "\n")
-                count += 1
-    return count
+        for split, row in rejected:
+            entry = {"split": split, "path": row["source"], "reason": row["reason"]}
+            out.write(json.dumps(entry) + "\n")
 
 
-def _rejected(manifest: Path) -> Iterator[Row]:
+def rejected_rows(folder: Path) -> Iterator[Row]:
+    """The rejected originals of a prepared split: source and reason."""
     table = pq.read_table(
-        manifest, columns=["source", "reason"], filters=[("status", "=", "rejected")]
+        manifest_path(folder),
+        columns=["source", "reason"],
+        filters=[("status", "=", "rejected")],
     )
     yield from table.to_pylist()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -28,16 +27,26 @@ from prep.resize_unit import Settings, Unit, read_rows, resize_unit
 from prep.sources import Original, Source
 from prep.units import run_units
 
-UNIT_SIZE = 256  # pictures: about half a second of one core
+UNIT_SIZE = 256  # pictures: one or two seconds of one core
 STEM_BYTES = 240  # of a prepared file's name; a whole name may have 255 bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitSummary:
+    """What became of one split."""
+
     split: str
     samples: int
     rejected: int
     already_done: bool  # by an earlier run of the same command
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """A split whose pictures are all done; `units` is empty when an earlier run finished it."""
+
+    folder: Path
+    units: list[Unit]
 
 
 def resize(
@@ -57,33 +66,29 @@ def resize(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot create {out}: {error.strerror}; give another folder") from error
-    work = out / ".prep"
-    with _only_run(work, out):
-        summaries = [
-            _resize_split(source, split, out, work, settings, jobs, max_rejects)
-            for split in source.splits
+    with _work_folder(out) as work:
+        splits = [
+            _prepare_split(source, split, out, work, settings, jobs) for split in source.splits
         ]
-        prepared.write_rejects((out / split for split in source.splits), out / "rejects.jsonl")
+        rejected = ((split.folder.name, row) for split in splits for row in _rejected(split))
+        prepared.write_rejects(rejected, out / "rejects.jsonl")
+        for split in splits:
+            _check_rejects(split, len(source.splits[split.folder.name]), max_rejects)
+        summaries = [_finish(source, split, settings) for split in splits]
         shutil.rmtree(work)
     return summaries
 
 
 @contextlib.contextmanager
-def _only_run(work: Path, out: Path) -> Iterator[None]:
-    """Refuse a second run into the same folder; the lock dies with the process."""
+def _work_folder(out: Path) -> Iterator[Path]:
+    """OUT/.prep, locked against a second run into OUT."""
+    work = out / ".prep"
     work.mkdir(exist_ok=True)
-    descriptor = os.open(work / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
+    with handover.only_run(work / "lock", out):
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another run is writing {out}; wait for it to end") from error
-        try:
-            yield
+            yield work
         finally:
             _clear_if_unused(work)
-    finally:
-        os.close(descriptor)
 
 
 def _clear_if_unused(work: Path) -> None:
@@ -95,23 +100,17 @@ def _clear_if_unused(work: Path) -> None:
 # --------------------------------------------------------------------------- one split
 
 
-def _resize_split(
-    source: Source,
-    split: str,
-    out: Path,
-    work: Path,
-    settings: Settings,
-    jobs: int | None,
-    max_rejects: float,
-) -> SplitSummary:
+def _prepare_split(
+    source: Source, split: str, out: Path, work: Path, settings: Settings, jobs: int | None
+) -> _Split:
+    """Do the units that are not done yet."""
     folder = out / split
     plan = _plan(source, split, settings)
     if prepared.split_card_path(folder).exists():
         _refuse_remains(folder)
         card = handover.read_card(prepared.split_card_path(folder))
         _refuse_other_plan(plan | _plan_of_card(card), plan, folder)
-        rejected = len(source.splits[split]) - card.samples
-        return SplitSummary(split, card.samples, rejected, already_done=True)
+        return _Split(folder, [])
 
     rows_folder = work / split
     plan_file = rows_folder / "plan.json"
@@ -127,7 +126,7 @@ def _resize_split(
     units = _units(source, split, folder, rows_folder, settings)
     if not folder.exists():  # else a run was killed after naming the folder
         _run(units, split, jobs)
-    return _finish(source, split, folder, units, settings, max_rejects)
+    return _Split(folder, units)
 
 
 def _refuse_remains(folder: Path) -> None:
@@ -151,40 +150,48 @@ def _run(units: list[Unit], split: str, jobs: int | None) -> None:
             report(done, rejected)
 
 
-def _finish(
-    source: Source,
-    split: str,
-    folder: Path,
-    units: list[Unit],
-    settings: Settings,
-    max_rejects: float,
-) -> SplitSummary:
-    """All units are done: count, name the folder, write manifest and card."""
-    total = len(source.splits[split])
-    labels, digests, rejected = [], [], 0
-    for unit in units:
-        for row in read_rows(unit.rows_file):
-            if row["status"] == "ok":
-                labels.append(row["label"])
-                digests.append(row["sha256"])
-            else:
-                rejected += 1
-    if rejected > max_rejects * total:
-        prepared_rows = (row for unit in units for row in read_rows(unit.rows_file))
-        first = next(row for row in prepared_rows if row["status"] == "rejected")
+def _rows(split: _Split) -> Iterator[prepared.Row]:
+    return (row for unit in split.units for row in read_rows(unit.rows_file))
+
+
+def _rejected(split: _Split) -> Iterator[prepared.Row]:
+    if not split.units:
+        return prepared.rejected_rows(split.folder)
+    return (row for row in _rows(split) if row["status"] == "rejected")
+
+
+def _check_rejects(split: _Split, total: int, max_rejects: float) -> None:
+    rejected = list(_rejected(split))
+    if split.units and len(rejected) > max_rejects * total:
+        first = rejected[0]
         raise UserError(
-            f"{rejected} of {total} pictures of {split} were rejected, more than --max-rejects "
-            f"{max_rejects:g} allows; the first is {first['source']}: {first['reason']}; mend "
-            "them, or run the same command with a larger --max-rejects"
+            f"{len(rejected)} of {total} pictures of {split.folder.name} were rejected, more than "
+            f"--max-rejects {max_rejects:g} allows; the first is {first['source']}: "
+            f"{first['reason']}; all are in {split.folder.parent / 'rejects.jsonl'}: run the same "
+            "command with a larger --max-rejects, or mend them and give another OUT"
         )
+
+
+def _finish(source: Source, split: _Split, settings: Settings) -> SplitSummary:
+    """Name the folder, write manifest and card."""
+    folder, name = split.folder, split.folder.name
+    total = len(source.splits[name])
+    if not split.units:
+        samples = handover.read_card(prepared.split_card_path(folder)).samples
+        return SplitSummary(name, samples, total - samples, already_done=True)
+    labels, digests = [], []
+    for row in _rows(split):
+        if row["status"] == "ok":
+            labels.append(row["label"])
+            digests.append(row["sha256"])
     label_array = np.array(labels, np.int64)
     counts = np.bincount(label_array, minlength=len(source.classes))
     card = Card(
-        split=split,
+        split=name,
         samples=len(labels),
         classes=tuple(
-            ClassEntry(wnid, name, int(count))
-            for wnid, name, count in zip(source.classes, source.names, counts, strict=True)
+            ClassEntry(wnid, class_name, int(count))
+            for wnid, class_name, count in zip(source.classes, source.names, counts, strict=True)
         ),
         mode="jpg",
         sha256=None,
@@ -192,15 +199,15 @@ def _finish(
             label_array, np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         ),
         tools=tool_versions(),
-        **_plan_fields(source, split, settings),
+        **_plan_fields(source, name, settings),
     )
     if not folder.exists():
-        units[0].images_folder.replace(folder)
+        split.units[0].images_folder.replace(folder)
         handover.sync_folder(folder.parent)
-    manifest = (read_rows(unit.rows_file) for unit in units)
+    manifest = (read_rows(unit.rows_file) for unit in split.units)
     prepared.write_manifest(manifest, prepared.manifest_path(folder))
     handover.write_card(card, prepared.split_card_path(folder))
-    return SplitSummary(split, len(labels), rejected, already_done=False)
+    return SplitSummary(name, len(labels), total - len(labels), already_done=False)
 
 
 # --------------------------------------------------------------------------- the plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def contact_sheet(
     height = rows * (CELL + CAPTION + GAP) + GAP
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=11)
+    font = _font(11)
     for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         left = GAP + place % COLUMNS * (CELL + GAP)
         top = GAP + place // COLUMNS * (CELL + CAPTION + GAP)
@@ -37,6 +38,16 @@ def contact_sheet(
         text = _fit(caption, draw, font)
         draw.text((left, top + CELL + 2), text, fill="black", font=font)
     return sheet
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """matplotlib's DejaVu Sans, which has accented and Greek letters; else Pillow's own."""
+    package = importlib.util.find_spec("matplotlib")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        path = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.exists():
+            return ImageFont.truetype(path, size)
+    return ImageFont.load_default(size)
 
 
 def _fit(

@@ -20,7 +20,7 @@ from prep.moments import Moments, moments_of, zero_moments
 from prep.progress import progress
 from prep.units import run_units
 
-UNIT_SIZE = 1024  # pictures: about a quarter of a second of one core
+UNIT_SIZE = 1024  # pictures: one or two seconds of one core
 BATCH = 32  # pictures decoded before their sums are taken
 
 

@@ -6,7 +6,9 @@ picklable result. Units are idempotent; results arrive in any order.
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -42,10 +44,12 @@ def run_units(
     # A run that ends early has unused results; that is no news to a person who pressed Ctrl-C.
     warnings.filterwarnings("ignore", message=r".*tasks? .*been", category=UserWarning)
     parallel: Any = joblib.Parallel(
-        n_jobs=workers, return_as="generator_unordered", initializer=_leave_ctrl_c_to_the_parent
+        n_jobs=workers, return_as="generator_unordered", initializer=_ignore_ctrl_c
     )
     try:
-        yield from parallel(joblib.delayed(function)(unit) for unit in units)
+        with _ctrl_c_ignored():  # inherited by the workers that start here
+            results = parallel(joblib.delayed(function)(unit) for unit in units)
+        yield from results
     except TerminatedWorkerError as error:
         raise UserError(
             f"one of {workers} worker processes died (killed, or out of memory); run the same "
@@ -53,6 +57,18 @@ def run_units(
         ) from error
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
+def _ignore_ctrl_c() -> None:
     """A terminal sends Ctrl-C to the workers too; the parent ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may change what a signal does
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

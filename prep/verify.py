@@ -15,7 +15,7 @@ from prep.handover import Card, Records, UserError
 from prep.progress import progress
 from prep.units import run_units
 
-UNIT_SIZE = 1024  # samples: about a quarter of a second of one core
+UNIT_SIZE = 1024  # samples: about a second of one core
 READ = 1 << 24  # bytes
 
 

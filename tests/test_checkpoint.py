@@ -42,7 +42,8 @@ def whole(recipe: Recipe, data: TrainedOn) -> Checkpoint:
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 0.25)
     sgd.step()
-    return Checkpoint(recipe, data, network.state_dict(), sgd.state_dict(), 3, 12, [0.5, 0.25], 2)
+    weights, velocity = network.state_dict(), sgd.state_dict()
+    return Checkpoint(recipe, data, weights, velocity, 3, 12, [0.5, 0.25], 2, "", "")
 
 
 @pytest.fixture
@@ -252,9 +253,9 @@ def changed_values(recipe: Recipe) -> dict[str, Any]:
 
 
 def test_the_same_recipe_and_data_resume(whole: Checkpoint, recipe: Recipe) -> None:
-    checkpoints.check_resumable(whole, recipe, whole.data, Path("runs/x"))
+    checkpoints.check_resumable(whole, recipe, whole.data, "", Path("runs/x"))
     reworded = dataclasses.replace(recipe, about="in other words")
-    checkpoints.check_resumable(whole, reworded, whole.data, Path("runs/x"))
+    checkpoints.check_resumable(whole, reworded, whole.data, "", Path("runs/x"))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_resuming_with_another_value_names_it(whole: Checkpoint, recipe: Recipe,
     value = changed_values(recipe)[key]
     with pytest.raises(UserError) as caught:
         checkpoints.check_resumable(
-            whole, dataclasses.replace(recipe, **{key: value}), whole.data, Path("runs/x")
+            whole, dataclasses.replace(recipe, **{key: value}), whole.data, "", Path("runs/x")
         )
     message = str(caught.value)
     assert f"{key} {getattr(recipe, key)!r}, this command says {value!r}" in message
@@ -275,6 +276,6 @@ def test_resuming_with_another_value_names_it(whole: Checkpoint, recipe: Recipe,
 def test_resuming_on_other_data_is_refused(whole: Checkpoint, recipe: Recipe) -> None:
     other = dataclasses.replace(whole.data, pixels_id="cd" * 32)
     with pytest.raises(UserError) as caught:
-        checkpoints.check_resumable(whole, recipe, other, Path("runs/x"))
+        checkpoints.check_resumable(whole, recipe, other, "", Path("runs/x"))
     assert "abababababab" in str(caught.value)
     assert "cdcdcdcdcdcd" in str(caught.value)

@@ -470,3 +470,15 @@ def test_it_imports_numpy_and_the_standard_library_only() -> None:
             imported.add(str(node.module).split(".")[0])
     assert "numpy" in imported
     assert imported - {"numpy"} <= sys.stdlib_module_names
+
+
+# --------------------------------------------------------------------------- pictures to save
+
+
+def test_a_png_option_takes_only_a_png_in_a_folder_that_exists(tmp_path: Path) -> None:
+    assert handover.png_path(None) is None
+    assert handover.png_path(tmp_path / "x.PNG") == tmp_path / "x.PNG"
+    with pytest.raises(UserError, match=r"should end in \.png"):
+        handover.png_path(tmp_path / "train.beton")
+    with pytest.raises(UserError, match="absent is not a folder"):
+        handover.png_path(tmp_path / "absent" / "x.png")

@@ -94,6 +94,7 @@ def refusal(settings: RunSettings) -> str:
 
 def test_a_run_writes_its_checkpoint_and_metrics_and_nothing_else(straight: Path) -> None:
     assert sorted(path.name for path in straight.iterdir()) == [
+        ".lock",
         "last.pt",
         "metrics.jsonl",
         "tensorboard",
@@ -298,12 +299,39 @@ def test_a_loss_that_is_no_number_ends_the_run(betons: Path, tmp_path: Path) -> 
     assert not (tmp_path / "last.pt").exists()
 
 
-def test_a_schedule_that_needs_validation_data_asks_for_it_first(
+def test_a_schedule_that_needs_validation_data_asks_for_it(
     recipe: Recipe, betons: Path, tmp_path: Path
 ) -> None:
     settings = settings_of(betons, tmp_path / "run", recipe, val=False)
+    assert "--val-beton" in refusal(settings)
     absent = tmp_path / "absent.beton"
-    assert "--val-beton" in refusal(dataclasses.replace(settings, beton=absent))
+    assert "absent.beton is not a file" in refusal(dataclasses.replace(settings, beton=absent))
+
+
+def test_the_same_command_goes_on_with_a_run_that_began_with_another(
+    betons: Path, recipe: Recipe, straight: Path, tmp_path: Path
+) -> None:
+    whole = checkpoints.load(straight)
+    begun, out = tmp_path / "begun.pt", tmp_path / "out"
+    checkpoints.save(dataclasses.replace(whole, epoch=1, val_errors=whole.val_errors[:1]), begun)
+    settings = settings_of(betons, out, recipe, resume=str(begun))
+    for _ in range(2):
+        loop.run(settings)
+    assert checkpoints.load(out).origin == str(begun.resolve())
+
+
+def test_other_validation_data_is_refused_where_the_schedule_looked_at_it(
+    betons: Path, recipe: Recipe, finished: Path
+) -> None:
+    changed = dataclasses.replace(checkpoints.load(finished), val_pixels_id="0" * 64)
+    checkpoints.save(changed, finished / "last.pt")
+    assert "other validation data" in refusal(settings_of(betons, finished, recipe))
+
+
+def test_two_runs_do_not_share_a_folder(betons: Path, recipe: Recipe, tmp_path: Path) -> None:
+    with handover.only_run(tmp_path / ".lock", tmp_path):
+        message = refusal(settings_of(betons, tmp_path, recipe))
+    assert f"another run is writing {tmp_path}" in message
 
 
 def test_validation_data_of_other_classes_is_refused(

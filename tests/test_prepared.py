@@ -60,7 +60,8 @@ def test_rejected_rows_are_no_samples(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "s.parquet")
     assert table.schema.equals(prepared.SCHEMA)
     assert table["status"].to_pylist() == ["rejected", "ok", "rejected"]
-    assert prepared.write_rejects([tmp_path / "s"], tmp_path / "r.jsonl") == 2
+    rejected = (("s", row) for row in prepared.rejected_rows(tmp_path / "s"))
+    prepared.write_rejects(rejected, tmp_path / "r.jsonl")
     lines = (tmp_path / "r.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"split": "s", "path": "s/2", "reason": "why"}

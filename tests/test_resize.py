@@ -407,7 +407,7 @@ def test_a_second_run_into_the_same_folder_is_refused(tmp_path: Path, tiny: Path
     out = tmp_path / "out"
     out.mkdir()
     with (
-        resize._only_run(out / ".prep", out),
+        resize._work_folder(out),
         pytest.raises(UserError, match=r"another run is writing .*out"),
     ):
         run(tiny, out)
@@ -633,3 +633,20 @@ def test_a_destination_inside_the_source_is_refused(tmp_path: Path, tiny: Path) 
             run(find_source(copy), out)
     assert not (copy / "out").exists()
     assert not (copy / ".prep").exists()
+
+
+def test_too_many_rejects_are_listed_for_every_split(tmp_path: Path, tiny: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    for split in ("train", "val"):
+        folder = next(path for path in sorted((copy / split).iterdir()) if path.is_dir())
+        (folder / "zz_bad.jpg").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"rejects\.jsonl: run the same command with a larger"):
+        resize.resize(find_source(copy), out, Settings(), jobs=1, max_rejects=0.0)
+    lines = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
+    named = {(line["split"], Path(line["path"]).name) for line in lines}
+    assert named >= {("train", "zz_bad.jpg"), ("val", "zz_bad.jpg")}
+    assert not (out / "train").exists()
+    done = resize.resize(find_source(copy), out, Settings(), jobs=1, max_rejects=1.0)
+    assert not any(summary.already_done for summary in done)

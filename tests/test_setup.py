@@ -62,7 +62,7 @@ def test_without_apt_the_missing_packages_are_named(checkout: Path) -> None:
     stub(checkout, "id", "echo 0")
     done = run_setup(checkout)
     assert done.returncode == 1
-    assert "missing python3" in done.stderr
+    assert " python3 python3-dev python3-venv " in done.stderr
     assert "libopencv-dev" in done.stderr
 
 

@@ -44,6 +44,8 @@ class Checkpoint:
     step: int
     val_errors: list[float]  # top-1, centre view, after each epoch
     threads: int  # torch's; another number rounds differently
+    origin: str  # the checkpoint file of another run that this one went on from, or ""
+    val_pixels_id: str  # of the validation data; "" without any
 
 
 def trained_on(card: Card, statistics: Statistics) -> TrainedOn:
@@ -90,7 +92,10 @@ def load(path: Path) -> Checkpoint:
     except Exception as error:
         # Zip and pickle readers answer damaged bytes with nearly any exception.
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{file} cannot be read as a checkpoint ({reason}); train again") from error
+        raise UserError(
+            f"{file} cannot be read as a checkpoint ({reason}); give the --out folder of a "
+            "`train run`, which comes before other files"
+        ) from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(
@@ -147,7 +152,9 @@ def load_weights(network: AlexNet, checkpoint: Checkpoint, origin: Path) -> None
         ) from error
 
 
-def check_resumable(checkpoint: Checkpoint, recipe: Recipe, data: TrainedOn, origin: Path) -> None:
+def check_resumable(
+    checkpoint: Checkpoint, recipe: Recipe, data: TrainedOn, val_pixels_id: str, origin: Path
+) -> None:
     """Raises UserError naming the first thing in which the run to resume differs from this one."""
     free = {"about"} if recipe.schedule == "one-cycle" else {"about", "epochs"}  # may be extended
     for field in dataclasses.fields(Recipe):
@@ -162,4 +169,10 @@ def check_resumable(checkpoint: Checkpoint, recipe: Recipe, data: TrainedOn, ori
             f"{origin} was trained on other data (pixels_id {checkpoint.data.pixels_id[:12]}, this "
             f"beton's is {data.pixels_id[:12]}); give another --out, or --resume never to start "
             "over"
+        )
+    if recipe.schedule == "plateau" and checkpoint.val_pixels_id != val_pixels_id:
+        raise UserError(
+            f"{origin} has lowered its learning rate by other validation data (pixels_id "
+            f"{checkpoint.val_pixels_id[:12]}, this one is {val_pixels_id[:12]}); give the former, "
+            "another --out, or --resume never to start over"
         )

@@ -36,7 +36,9 @@ def load_picture(path: Path, data: TrainedOn) -> npt.NDArray[np.uint8]:
     try:
         prepared = images.prepare(path.read_bytes(), data.side)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; give picture files") from error
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; give picture files, such as folder/*"
+        ) from error
     except images.RejectedImageError as error:
         raise UserError(f"{path}: {error}; leave it out") from error
     return images.decode_as_ffcv(images.encode_jpeg(prepared.pixels, data.quality))

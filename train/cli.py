@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prep.handover import UserError, png_path
 from train import __version__
 
 if TYPE_CHECKING:
@@ -101,13 +102,17 @@ def run(
     workers: Workers = None,
 ) -> None:
     """Train, checkpoint every epoch, and carry on where an earlier run of the command ended."""
-    from train import loop, schedule
+    from train import schedule
     from train.recipe import load_recipe
 
     chosen = load_recipe(recipe, settings or ())
+    _check_beton(beton)
     if val_beton is None and (beside := beton.parent / "val.beton").exists():
         val_beton = beside
     schedule.check_validation(chosen, val_beton)
+
+    from train import loop
+
     path = loop.run(
         loop.RunSettings(
             beton=beton,
@@ -134,6 +139,9 @@ def evaluate(
     workers: Workers = None,
 ) -> None:
     """Loss, top-1 and top-5 error of a run over a beton; each image counts once."""
+    _check_run(run)
+    _check_beton(beton)
+
     import torch
 
     from train import checkpoint, dataset, loop
@@ -173,11 +181,18 @@ def classify(
     pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
     k: Annotated[int, typer.Option("-k", min=1, help="Classes shown for each picture.")] = 5,
     png: Annotated[
-        Path | None, typer.Option("--png", help="Also save the pictures with bars here.")
+        Path | None,
+        typer.Option(
+            "--png", metavar="FILE.png", callback=png_path, help="Also save pictures with bars."
+        ),
     ] = None,
     device: DeviceOption = None,
 ) -> None:
     """The most probable classes of picture files."""
+    if png is not None and png.resolve() in [picture.resolve() for picture in pictures]:
+        raise UserError(f"--png {png} is one of the pictures; give another name")
+    _check_run(run)
+
     import torch
 
     from train import checkpoint, loop
@@ -222,6 +237,18 @@ def recipes(
         return
     for known in recipe_names():
         typer.echo(f"{known:10}  {load_recipe(known).about}")
+
+
+def _check_beton(path: Path) -> None:
+    """A wrong name is told before torch and FFCV are imported, which takes seconds."""
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
+
+
+def _check_run(path: Path) -> None:
+    """As _check_beton."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give the --out folder of a `train run`")
 
 
 def _cores() -> int:

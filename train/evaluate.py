@@ -7,15 +7,13 @@ is subtracted at each crop's own place, as in training, and mirrored with it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
 
 from train.loader import Batch
 from train.network import INPUT_SIDE
-
-VIEWS = (1, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,24 +26,25 @@ class Score:
     top5_error: float
 
 
-def cut_views(images_BSSC: torch.Tensor, mean_SSC: torch.Tensor, views: int) -> torch.Tensor:
-    """uint8 [B,S,S,3] and float32 [S,S,3] to float32 [views,B,3,224,224].
+def cut_views(
+    images_BSSC: torch.Tensor, mean_SSC: torch.Tensor, views: int
+) -> Iterator[torch.Tensor]:
+    """uint8 [B,S,S,3] and float32 [S,S,3] to one or ten float32 [B,3,224,224], one at a time.
 
-    View 0 is the centre crop; with ten views 1..4 are the corners and 5..9 the mirror images of
-    0..4.
+    The centre crop comes first; with ten views its mirror image, and the four corners each with
+    theirs, follow.
     """
     margin = images_BSSC.shape[1] - INPUT_SIDE
     places = [(margin // 2, margin // 2)]
     if views == 10:
         places += [(0, 0), (0, margin), (margin, 0), (margin, margin)]
-    crops = []
     for top, left in places:
         rows, columns = slice(top, top + INPUT_SIDE), slice(left, left + INPUT_SIDE)
         crop_BHWC = images_BSSC[:, rows, columns].float() - mean_SSC[rows, columns]
-        crops.append(crop_BHWC.permute(0, 3, 1, 2))  # NHWC to NCHW
-    if views == 10:
-        crops += [crop.flip(3) for crop in crops]
-    return torch.stack(crops)
+        crop_BCHW = crop_BHWC.permute(0, 3, 1, 2)
+        yield crop_BCHW
+        if views == 10:
+            yield crop_BCHW.flip(3)
 
 
 @torch.inference_mode()
@@ -56,9 +55,12 @@ def probabilities(
 
     `network` is in evaluation mode; all are on one device.
     """
-    cut = cut_views(images_BSSC, mean_SSC, views)
-    softmax = [network(view).float().softmax(dim=1) for view in cut]
-    return {1: softmax[0]} | ({10: torch.stack(softmax).mean(dim=0)} if views == 10 else {})
+    softmax = (
+        network(view).float().softmax(dim=1) for view in cut_views(images_BSSC, mean_SSC, views)
+    )
+    centre = next(softmax)
+    total = sum(softmax, start=centre)
+    return {1: centre} | ({10: total / 10} if views == 10 else {})
 
 
 def evaluate(
@@ -76,7 +78,12 @@ def evaluate(
         for count, softmax in probabilities(
             network, batch.images.to(device), mean_SSC, views
         ).items():
-            nll = -softmax.gather(1, labels[:, None]).clamp_min(1e-38).log().sum()
+            nll = (
+                -softmax.gather(1, labels[:, None])
+                .clamp_min(torch.finfo(torch.float32).tiny)
+                .log()
+                .sum()
+            )
             sums = torch.stack([nll, *wrong(softmax, labels)]).cpu().double()
             totals[count] = totals.get(count, 0) + sums
     network.train(was_training)

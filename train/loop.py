@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from prep import handover
 from prep.handover import Statistics, UserError
 from train import checkpoint as checkpoints
 from train import dataset as datasets
@@ -44,7 +47,11 @@ class RunSettings:
 
 
 def choose_device(wanted: Device | None) -> torch.device:
-    """The device asked for, or the best there is. Raises UserError when it is not there."""
+    """The device asked for, or the best there is. Raises UserError when it is not there.
+
+    On CUDA, float32 is then float32: convolutions would otherwise run in TF32.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -79,6 +86,7 @@ class _State:
     epoch: int  # whole epochs done
     step: int  # steps done
     val_errors: list[float]  # top-1, after each epoch
+    origin: str  # the checkpoint that --resume PATH named when the run began, or ""
     pipeline_compiled: bool = False  # FFCV compiles it when the first batch is asked for
 
 
@@ -87,23 +95,24 @@ def run(settings: RunSettings) -> Path:
     recipe, out = settings.recipe, settings.out
     torch.set_num_threads(settings.workers)  # importing FFCV has set it to 1
     data = _open_data(settings)
-    with Screen() as screen:
+    augment = Augment(
+        Augmentation(INPUT_SIDE, recipe.mirror, recipe.colour_noise, recipe.seed),
+        data.statistics.mean_image,
+        noise_axes(data.statistics, "standard_deviations"),
+    )
+    batches = Batches(data.train, recipe.batch, settings.workers, augment)
+    val_batches = Batches(data.val, recipe.batch, settings.workers) if data.val else None
+    mean_SSC = data.trained_on.mean_image.to(settings.device)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / checkpoints.FILE_NAME
+    with Screen() as screen, handover.only_run(out / ".lock", out):
         state = _start(settings, data, screen)
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / checkpoints.FILE_NAME
         if schedule.ended(recipe, state.epoch, state.val_errors):
             screen.line(f"{out} has finished: epoch {state.epoch} of at most {recipe.epochs}")
             return path
-        augment = Augment(
-            Augmentation(INPUT_SIDE, recipe.mirror, recipe.colour_noise, recipe.seed),
-            data.statistics.mean_image,
-            noise_axes(data.statistics, "standard_deviations"),
-        )
-        batches = Batches(data.train, recipe.batch, settings.workers, augment)
-        val_batches = Batches(data.val, recipe.batch, settings.workers) if data.val else None
-        mean_SSC = data.trained_on.mean_image.to(settings.device)
-
-        with Metrics(out, state.step) as recorder:
+        if settings.resume == "never":
+            path.unlink(missing_ok=True)
+        with Metrics(out, state.step) as recorder, _out_of_memory_named(settings):
             while not schedule.ended(recipe, state.epoch, state.val_errors):
                 figures = _train_epoch(state, recipe, batches, recorder, screen)
                 state.epoch += 1
@@ -115,7 +124,7 @@ def run(settings: RunSettings) -> Path:
                     state.val_errors.append(scores[1].top1_error)
                     figures |= _val_figures(scores[1])
                 recorder.row("epoch", state.step, {"epoch": state.epoch} | figures)
-                checkpoints.save(_checkpoint(state, recipe, data.trained_on), path)
+                checkpoints.save(_checkpoint(state, recipe, data), path)
                 screen.line(_epoch_line(state.epoch, recipe, figures))
     return path
 
@@ -124,8 +133,10 @@ def run(settings: RunSettings) -> Path:
 
 
 def _open_data(settings: RunSettings) -> _Data:
-    schedule.check_validation(settings.recipe, settings.val_beton)
+    if (origin := _origin(settings)) and not Path(origin).exists():
+        raise UserError(f"{settings.resume} does not exist; give the --out folder of a `train run`")
     train = datasets.open_dataset(settings.beton)
+    schedule.check_validation(settings.recipe, settings.val_beton)
     statistics = datasets.training_statistics(train)
     trained_on = checkpoints.trained_on(train.card, statistics)
     if trained_on.side < INPUT_SIDE:
@@ -146,16 +157,19 @@ def _start(settings: RunSettings, data: _Data, screen: Screen) -> _State:
     """The network and optimiser at step 0, or as the run to resume left them."""
     network = checkpoints.build_network(settings.recipe, len(data.trained_on.wnids))
     network.to(settings.device).to(memory_format=torch.channels_last)
-    state = _State(network, optimiser.build(network, settings.recipe), 0, 0, [])
+    state = _State(network, optimiser.build(network, settings.recipe), 0, 0, [], "")
     screen.line(_summary(settings, network, data))
     origin = _resume_from(settings)
     if origin is not None:
         loaded = checkpoints.load(origin)
-        checkpoints.check_resumable(loaded, settings.recipe, data.trained_on, origin)
+        val_pixels_id = data.val.card.pixels_id if data.val else ""
+        checkpoints.check_resumable(loaded, settings.recipe, data.trained_on, val_pixels_id, origin)
         checkpoints.load_weights(network, loaded, origin)
         state.sgd.load_state_dict(loaded.optimiser)
         state.epoch, state.step = loaded.epoch, loaded.step
         state.val_errors = list(loaded.val_errors)
+        same_out = origin == settings.out / checkpoints.FILE_NAME
+        state.origin = loaded.origin if same_out else _origin(settings)
         screen.line(f"resumed from {origin} after epoch {state.epoch}, step {state.step}")
         if loaded.threads != torch.get_num_threads():
             screen.line(
@@ -165,22 +179,43 @@ def _start(settings: RunSettings, data: _Data, screen: Screen) -> _State:
     return state
 
 
-def _resume_from(settings: RunSettings) -> Path | None:
-    """The run or checkpoint to carry on; starting over removes the checkpoint of the old run.
+@contextlib.contextmanager
+def _out_of_memory_named(settings: RunSettings) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{settings.device} has too little memory for batches of {settings.recipe.batch}; give "
+            "a smaller --set batch="
+        ) from error
 
-    Raises UserError when --out holds another run than the one to carry on.
+
+def _resume_from(settings: RunSettings) -> Path | None:
+    """The run or checkpoint to carry on.
+
+    With --resume PATH that is PATH at first, and what lies in --out when the same command is given
+    again. Raises UserError when --out holds a run that did not begin with PATH.
     """
     path = settings.out / checkpoints.FILE_NAME
     if settings.resume == "never":
-        path.unlink(missing_ok=True)
         return None
-    if settings.resume == "auto":
-        return path if path.exists() else None
-    origin = Path(settings.resume)
-    file = origin / checkpoints.FILE_NAME if origin.is_dir() else origin
-    if path.exists() and file.resolve() != path.resolve():
-        raise UserError(f"{settings.out} holds another run than {origin}; give another --out")
-    return origin
+    if settings.resume == "auto" or not path.exists():
+        origin = path if settings.resume == "auto" else Path(settings.resume)
+        return origin if origin.exists() or settings.resume != "auto" else None
+    begun = _origin(settings)
+    if begun != str(path.resolve()) and checkpoints.load(path).origin != begun:
+        raise UserError(
+            f"{settings.out} holds another run than {settings.resume}; give another --out"
+        )
+    return path
+
+
+def _origin(settings: RunSettings) -> str:
+    """The checkpoint file that --resume PATH names; empty without one."""
+    if settings.resume in ("auto", "never"):
+        return ""
+    path = Path(settings.resume)
+    return str((path / checkpoints.FILE_NAME if path.is_dir() else path).resolve())
 
 
 # --------------------------------------------------------------------------- one epoch
@@ -204,6 +239,7 @@ def _train_epoch(
             if not state.pipeline_compiled:
                 screen.line(f"input pipeline compiled, first batch read: {waited:.1f} s")
                 state.pipeline_compiled = True
+                started, waited = time.perf_counter(), 0.0  # rates are of the training alone
             rate = schedule.learning_rate(
                 recipe, state.epoch + (done - 1) / len(batches), state.val_errors
             )
@@ -275,8 +311,8 @@ def _check_finite(loss: float, step: int, rate: float) -> None:
 
 def _check_weights(network: AlexNet, step: int) -> None:
     """The loss of the last update is never seen, so what is to be saved is looked at itself."""
-    for name, parameter in network.named_parameters():
-        if not parameter.isfinite().all():
+    for name, values in network.state_dict().items():  # batch norm's running figures too
+        if not values.isfinite().all():
             raise UserError(
                 f"{name} is not finite after step {step}; the checkpoint before is kept: give a "
                 "lower --set learning_rate"
@@ -286,16 +322,18 @@ def _check_weights(network: AlexNet, step: int) -> None:
 # --------------------------------------------------------------------------- after an epoch
 
 
-def _checkpoint(state: _State, recipe: Recipe, data: TrainedOn) -> Checkpoint:
+def _checkpoint(state: _State, recipe: Recipe, data: _Data) -> Checkpoint:
     return Checkpoint(
         recipe=recipe,
-        data=data,
+        data=data.trained_on,
         network=state.network.state_dict(),
         optimiser=state.sgd.state_dict(),
         epoch=state.epoch,
         step=state.step,
         val_errors=state.val_errors,
         threads=torch.get_num_threads(),
+        origin=state.origin,
+        val_pixels_id=data.val.card.pixels_id if data.val else "",
     )
 
 

@@ -60,8 +60,10 @@ class Recipe:
             "drop_factor must be above 0 and below 1": 0 < self.drop_factor < 1,
             "drops must be at least 0": self.drops >= 0,
             "patience must be at least 1": self.patience >= 1,
-            f"warmup_epochs must be at least 0 and below the {self.epochs} epochs": (
-                0 <= self.warmup_epochs < self.epochs
+            "warmup_epochs must be at least 0": self.warmup_epochs >= 0,
+            f"warmup_epochs must be below the {self.epochs} epochs of a one-cycle schedule (--set "
+            "warmup_epochs=0 leaves the rise out)": (
+                self.schedule != "one-cycle" or self.warmup_epochs < self.epochs
             ),
             "seed must be at least 0 and below 2^63": 0 <= self.seed < 2**63,  # an int64 in numba
         }

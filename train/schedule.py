@@ -52,8 +52,9 @@ def learning_rate(recipe: Recipe, epoch: float, errors: Sequence[float]) -> floa
     if recipe.schedule == "steps":
         dropped = sum(epoch >= start for start in recipe.drop_epochs)
         return recipe.learning_rate * recipe.drop_factor**dropped
+    # a thousandth of an epoch above zero, where set_rate() could not divide
     rise = min((epoch + 1e-3) / recipe.warmup_epochs, 1.0) if recipe.warmup_epochs else 1.0
-    fall = (recipe.epochs - epoch) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    fall = (recipe.epochs - epoch) / (recipe.epochs - recipe.warmup_epochs)
     return recipe.learning_rate * min(rise, fall)
 
 
