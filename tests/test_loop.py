@@ -17,8 +17,8 @@ from prep import handover
 from prep.handover import UserError
 from train import checkpoint as checkpoints
 from train import loop, metrics, schedule
-from train.loop import RunSettings, choose_device
 from train.recipe import Recipe, load_recipe
+from train.start import RunSettings, State
 
 CPU = torch.device("cpu")
 TIMINGS = {"images_per_s", "data_wait", "seconds"}
@@ -348,26 +348,6 @@ def test_validation_data_of_other_classes_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("wanted", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_refused(
-    wanted: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(UserError, match=f"--device {wanted}: .*--device cpu"):
-        choose_device(wanted)
-    assert choose_device(None) == choose_device("cpu") == CPU
-
-
-def test_the_best_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert choose_device(None) == torch.device("cuda")
-    assert choose_device("cpu") == CPU
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device(None) == torch.device("mps")
-
-
 def test_a_stop_in_the_first_epoch_of_a_new_start_does_not_bring_the_old_run_back(
     betons: Path, recipe: Recipe, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,7 +374,7 @@ def test_weights_that_are_no_numbers_are_not_saved(
 ) -> None:
     real = loop._step
 
-    def spoil(state: loop._State, batch: object, device: torch.device) -> object:
+    def spoil(state: State, batch: object, device: torch.device) -> object:
         sums = real(state, batch, device)  # type: ignore[arg-type]
         with torch.no_grad():
             state.network.fc8.bias[0] = float("nan")

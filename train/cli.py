@@ -111,16 +111,16 @@ def run(
         val_beton = beside
     schedule.check_validation(chosen, val_beton)
 
-    from train import loop
+    from train import loop, start
 
     path = loop.run(
-        loop.RunSettings(
+        start.RunSettings(
             beton=beton,
             val_beton=val_beton,
             recipe=chosen,
             out=out if out is not None else Path("runs") / chosen.name,
             resume=resume,
-            device=loop.choose_device(device.value if device else None),
+            device=start.choose_device(device.value if device else None),
             workers=workers or _cores(),
         )
     )
@@ -144,7 +144,7 @@ def evaluate(
 
     import torch
 
-    from train import checkpoint, dataset, loop
+    from train import checkpoint, dataset, start
     from train import evaluate as stage
     from train.loader import Batches
     from train.screen import Screen
@@ -154,7 +154,7 @@ def evaluate(
     loaded = checkpoint.load(run)
     opened = dataset.open_dataset(beton)
     dataset.check_same_classes(opened.card, loaded.data.wnids, loaded.data.side, str(beton))
-    place = loop.choose_device(device.value if device else None)
+    place = start.choose_device(device.value if device else None)
     network = checkpoint.trained_network(loaded, run).to(place)
     started = time.monotonic()
     batches = Batches(opened, batch, threads)
@@ -195,12 +195,12 @@ def classify(
 
     import torch
 
-    from train import checkpoint, loop
+    from train import checkpoint, start
     from train import classify as stage
 
     torch.set_num_threads(_cores())  # importing FFCV has set it to 1
     loaded = checkpoint.load(run)
-    place = loop.choose_device(device.value if device else None)
+    place = start.choose_device(device.value if device else None)
     network = checkpoint.trained_network(loaded, run).to(place)
     predictions = stage.classify(network, loaded.data, pictures, k, place)
     for prediction in predictions:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,85 +14,25 @@ import torch
 from torch import nn
 
 from prep import handover
-from prep.handover import Statistics, UserError
+from prep.handover import UserError
 from train import checkpoint as checkpoints
-from train import dataset as datasets
 from train import evaluate, metrics, optimiser, schedule
 from train.augment import Augment, Augmentation, noise_axes
-from train.checkpoint import Checkpoint, TrainedOn
-from train.dataset import Dataset
+from train.checkpoint import Checkpoint
 from train.evaluate import Score
 from train.loader import Batch, Batches
 from train.metrics import Metrics
 from train.network import INPUT_SIDE, AlexNet
 from train.recipe import Recipe
 from train.screen import Screen
-
-Device = Literal["cuda", "cpu", "mps"]
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSettings:
-    """What one `train run` was asked for."""
-
-    beton: Path
-    val_beton: Path | None
-    recipe: Recipe
-    out: Path
-    resume: str  # "auto", "never", or the path of a run or checkpoint
-    device: torch.device
-    workers: int  # threads that decode, augment and, on a CPU, compute
-
-
-def choose_device(wanted: Device | None) -> torch.device:
-    """The device asked for, or the best there is. Raises UserError when it is not there.
-
-    On CUDA, float32 is then float32: convolutions would otherwise run in TF32.
-    """
-    torch.backends.cudnn.allow_tf32 = False
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if wanted is None:
-        return torch.device(next(name for name, there in available.items() if there))
-    if not available[wanted]:
-        raise UserError(
-            f"--device {wanted}: torch {torch.__version__} finds no such device here; give "
-            "--device cpu, or check the driver"
-        )
-    return torch.device(wanted)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Data:
-    """Opened and checked, before any work is done."""
-
-    train: Dataset
-    val: Dataset | None
-    statistics: Statistics
-    trained_on: TrainedOn
-
-
-@dataclasses.dataclass
-class _State:
-    """What a checkpoint holds, and what training changes."""
-
-    network: AlexNet
-    sgd: torch.optim.SGD
-    epoch: int  # whole epochs done
-    step: int  # steps done
-    val_errors: list[float]  # top-1, after each epoch
-    origin: str  # the checkpoint that --resume PATH named when the run began, or ""
-    pipeline_compiled: bool = False  # FFCV compiles it when the first batch is asked for
+from train.start import Data, RunSettings, State, open_data, start
 
 
 def run(settings: RunSettings) -> Path:
     """Train, or carry on; returns the checkpoint's path."""
     recipe, out = settings.recipe, settings.out
     torch.set_num_threads(settings.workers)  # importing FFCV has set it to 1
-    data = _open_data(settings)
+    data = open_data(settings)
     augment = Augment(
         Augmentation(INPUT_SIDE, recipe.mirror, recipe.colour_noise, recipe.seed),
         data.statistics.mean_image,
@@ -106,7 +44,7 @@ def run(settings: RunSettings) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     path = out / checkpoints.FILE_NAME
     with Screen() as screen, handover.only_run(out / ".lock", out):
-        state = _start(settings, data, screen)
+        state = start(settings, data, screen)
         if schedule.ended(recipe, state.epoch, state.val_errors):
             screen.line(f"{out} has finished: epoch {state.epoch} of at most {recipe.epochs}")
             return path
@@ -129,56 +67,6 @@ def run(settings: RunSettings) -> Path:
     return path
 
 
-# --------------------------------------------------------------------------- before the epochs
-
-
-def _open_data(settings: RunSettings) -> _Data:
-    if (origin := _origin(settings)) and not Path(origin).exists():
-        raise UserError(f"{settings.resume} does not exist; give the --out folder of a `train run`")
-    train = datasets.open_dataset(settings.beton)
-    schedule.check_validation(settings.recipe, settings.val_beton)
-    statistics = datasets.training_statistics(train)
-    trained_on = checkpoints.trained_on(train.card, statistics)
-    if trained_on.side < INPUT_SIDE:
-        raise UserError(
-            f"{settings.beton} has images of side {trained_on.side}, the network's input is "
-            f"{INPUT_SIDE}; prepare with --size 256"
-        )
-    val = None
-    if settings.val_beton is not None:
-        val = datasets.open_dataset(settings.val_beton)
-        datasets.check_same_classes(
-            val.card, trained_on.wnids, trained_on.side, str(settings.val_beton)
-        )
-    return _Data(train, val, statistics, trained_on)
-
-
-def _start(settings: RunSettings, data: _Data, screen: Screen) -> _State:
-    """The network and optimiser at step 0, or as the run to resume left them."""
-    network = checkpoints.build_network(settings.recipe, len(data.trained_on.wnids))
-    network.to(settings.device).to(memory_format=torch.channels_last)
-    state = _State(network, optimiser.build(network, settings.recipe), 0, 0, [], "")
-    screen.line(_summary(settings, network, data))
-    origin = _resume_from(settings)
-    if origin is not None:
-        loaded = checkpoints.load(origin)
-        val_pixels_id = data.val.card.pixels_id if data.val else ""
-        checkpoints.check_resumable(loaded, settings.recipe, data.trained_on, val_pixels_id, origin)
-        checkpoints.load_weights(network, loaded, origin)
-        state.sgd.load_state_dict(loaded.optimiser)
-        state.epoch, state.step = loaded.epoch, loaded.step
-        state.val_errors = list(loaded.val_errors)
-        same_out = origin == settings.out / checkpoints.FILE_NAME
-        state.origin = loaded.origin if same_out else _origin(settings)
-        screen.line(f"resumed from {origin} after epoch {state.epoch}, step {state.step}")
-        if loaded.threads != torch.get_num_threads():
-            screen.line(
-                f"warning: {origin} was trained with {loaded.threads} threads, this run has "
-                f"{torch.get_num_threads()}: sums round differently, so losses may too"
-            )
-    return state
-
-
 @contextlib.contextmanager
 def _out_of_memory_named(settings: RunSettings) -> Iterator[None]:
     try:
@@ -190,39 +78,11 @@ def _out_of_memory_named(settings: RunSettings) -> Iterator[None]:
         ) from error
 
 
-def _resume_from(settings: RunSettings) -> Path | None:
-    """The run or checkpoint to carry on.
-
-    With --resume PATH that is PATH at first, and what lies in --out when the same command is given
-    again. Raises UserError when --out holds a run that did not begin with PATH.
-    """
-    path = settings.out / checkpoints.FILE_NAME
-    if settings.resume == "never":
-        return None
-    if settings.resume == "auto" or not path.exists():
-        origin = path if settings.resume == "auto" else Path(settings.resume)
-        return origin if origin.exists() or settings.resume != "auto" else None
-    begun = _origin(settings)
-    if begun != str(path.resolve()) and checkpoints.load(path).origin != begun:
-        raise UserError(
-            f"{settings.out} holds another run than {settings.resume}; give another --out"
-        )
-    return path
-
-
-def _origin(settings: RunSettings) -> str:
-    """The checkpoint file that --resume PATH names; empty without one."""
-    if settings.resume in ("auto", "never"):
-        return ""
-    path = Path(settings.resume)
-    return str((path / checkpoints.FILE_NAME if path.is_dir() else path).resolve())
-
-
 # --------------------------------------------------------------------------- one epoch
 
 
 def _train_epoch(
-    state: _State, recipe: Recipe, batches: Batches, recorder: Metrics, screen: Screen
+    state: State, recipe: Recipe, batches: Batches, recorder: Metrics, screen: Screen
 ) -> dict[str, float]:
     """One pass over the training data; returns the epoch's figures."""
     state.network.train()
@@ -268,7 +128,7 @@ def _train_epoch(
     }
 
 
-def _step(state: _State, batch: Batch, device: torch.device) -> tuple[torch.Tensor, int]:
+def _step(state: State, batch: Batch, device: torch.device) -> tuple[torch.Tensor, int]:
     """One update; returns the sums of loss, top-1 and top-5 misses, [3], and the batch's size."""
     images, labels = batch.images.to(device), batch.labels.to(device)
     logits = state.network(images, state.step, batch.samples.to(device))
@@ -322,7 +182,7 @@ def _check_weights(network: AlexNet, step: int) -> None:
 # --------------------------------------------------------------------------- after an epoch
 
 
-def _checkpoint(state: _State, recipe: Recipe, data: _Data) -> Checkpoint:
+def _checkpoint(state: State, recipe: Recipe, data: Data) -> Checkpoint:
     return Checkpoint(
         recipe=recipe,
         data=data.trained_on,
@@ -347,15 +207,6 @@ def _val_figures(score: Score) -> dict[str, float]:
         "val_top1_error": score.top1_error,
         "val_top5_error": score.top5_error,
     }
-
-
-def _summary(settings: RunSettings, network: AlexNet, data: _Data) -> str:
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return (
-        f"recipe {settings.recipe.name}: {parameters:,} parameters, "
-        f"{len(data.trained_on.wnids)} classes, {len(data.train):,} training images, on "
-        f"{settings.device} with {torch.get_num_threads()} threads"
-    )
 
 
 def _running_figures(means: npt.NDArray[np.float64], rate: float, waiting: float) -> str:
