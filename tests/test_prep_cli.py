@@ -256,6 +256,8 @@ def test_ctrl_c_ends_a_run_without_a_traceback_and_it_carries_on(
 ) -> None:
     program = (
         "import os, signal, sys\n"
+        # a job in the background has inherited that it is ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from prep import cli, resize\n"
         "real = resize.run_units\n"
         "def interrupted(function, units, jobs):\n"

@@ -220,7 +220,7 @@ def _save_predictions(
     from train.figures import save_predictions
 
     by_wnid = dict(zip(wnids, names, strict=True))
-    truths = [by_wnid.get(prediction.path.resolve().parent.name) for prediction in predictions]
+    truths = [by_wnid.get(prediction.path.absolute().parent.name) for prediction in predictions]
     save_predictions(predictions, truths, png)
     typer.echo(f"predictions: {png}")
 
