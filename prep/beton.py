@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prep.handover import UserError
+from prep.program import UserError
 
 VERSION = 2
 PAGE_SIZE = 1 << 23  # bytes; FFCV's default, four huge pages

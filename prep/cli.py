@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prep import __version__
-from prep.handover import png_path
+from prep.program import png_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -258,7 +258,7 @@ def _card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Tabl
 
 
 def main() -> None:
-    from prep.handover import run_program
+    from prep.program import run_program
 
     run_program("prep", app)
 

@@ -1,6 +1,6 @@
 """What prep hands to train: file names, dtypes, versions.
 
-Owned by prep, imported by train; numpy and the standard library only.
+Owned by prep, imported by train; numpy, the standard library and prep.files only.
 
 A prepared set is `OUT/<split>/` (images), `OUT/<split>.parquet` (manifest), `OUT/<split>.json`
 (card) and `OUT/train.stats.npz`. A beton `DIR/NAME.beton` has beside it `NAME.json` (card),
@@ -10,163 +10,20 @@ the training split).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from prep.files import whole_file
+from prep.program import UserError
 
 if TYPE_CHECKING:  # half the time of `prep --help` otherwise
     import numpy as np
     import numpy.typing as npt
 
 FORMAT_VERSION = 1
-INTERRUPTED = 130  # exit code after Ctrl-C, 128 + SIGINT
-
-
-class UserError(Exception):
-    """Something the user can mend. The message is one line: the value, the limit, the next step."""
-
-
-def run_program(name: str, program: Callable[[list[str]], object]) -> NoReturn:
-    """Run a command-line program on sys.argv and exit: 0, or 1 with one line on standard error.
-
-    `--debug` anywhere on the command line shows the traceback instead of the line.
-    """
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
-    try:
-        program(arguments)
-    except (UserError, OSError) as error:
-        if debug:
-            raise
-        _print_failure(name, _message(error))
-        sys.exit(1)
-    except Exception as error:
-        if debug:
-            raise
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        _print_failure(
-            name, f"{text}; a fault of this program: run again with --debug and report what it says"
-        )
-        sys.exit(1)
-    except SystemExit as ending:
-        if ending.code == INTERRUPTED:
-            _print_failure(name, "interrupted; the same command carries on or starts anew")
-        raise
-    sys.exit(0)
-
-
-def _print_failure(name: str, message: str) -> None:
-    print(f"{name}: {' '.join(message.splitlines())}", file=sys.stderr)
-
-
-def _message(error: UserError | OSError) -> str:
-    if isinstance(error, UserError):
-        return str(error)
-    where = f"{error.filename}: " if error.filename else ""
-    if error.errno == errno.ENOSPC:
-        advice = "make room, then run the same command again"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        advice = "give a place that this user may read and write"
-    else:
-        advice = "run again with --debug to see where it happened"
-    return f"{where}{error.strerror or error}; {advice}"
-
-
-def png_path(path: Path | None) -> Path | None:
-    """Check the value of a --png option before any work is done. Raises UserError."""
-    if path is not None and path.suffix.lower() != ".png":
-        raise UserError(f"--png {path}: the name should end in .png")
-    if path is not None and not path.parent.is_dir():
-        raise UserError(f"--png {path}: {path.parent} is not a folder; create it first")
-    return path
-
-
-# --------------------------------------------------------------------------- whole files
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends well.
-
-    The file is on disk before it has its name. When the block raises, the temporary file is
-    removed and `path` is left as it was. A second writer of the same path is refused.
-
-    Raises UserError when another process is writing `path` or the folder cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    descriptor = _lock(partial, path)
-    try:
-        yield partial
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a write names no file
-            error.filename = str(path)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _lock(partial: Path, path: Path) -> int:
-    """Create `partial`, empty and locked by this process; the lock dies with the process."""
-    while True:
-        try:
-            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {path}: {error.strerror}; give a folder that exists and can be "
-                "written"
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise UserError(
-                f"{path} is being written by another run; wait for it or give another name"
-            ) from error
-        # The other writer may have renamed the file between our open and our lock.
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == partial.stat().st_ino:
-                os.ftruncate(descriptor, 0)
-                return descriptor
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def only_run(lock: Path, out: Path) -> Iterator[None]:
-    """Refuse a second run that writes `out` while the block runs; the lock dies with the process.
-
-    Raises UserError when another process holds the file `lock`.
-    """
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another run is writing {out}; wait for it to end") from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --------------------------------------------------------------------------- card

@@ -17,7 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prep.handover import Card, UserError, pixels_id, read_card, whole_file
+from prep.files import whole_file
+from prep.handover import Card, pixels_id, read_card
+from prep.program import UserError
 
 SCHEMA = pa.schema(
     [

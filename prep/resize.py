@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from prep import __version__, handover, images, prepared
-from prep.handover import Card, ClassEntry, UserError
+from prep.files import only_run, sync_folder, whole_file
+from prep.handover import Card, ClassEntry
+from prep.program import UserError
 from prep.progress import progress
 from prep.resize_unit import Settings, Unit, read_rows, resize_unit
 from prep.sources import Original, Source
@@ -84,7 +86,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
     """OUT/.prep, locked against a second run into OUT."""
     work = out / ".prep"
     work.mkdir(exist_ok=True)
-    with handover.only_run(work / "lock", out):
+    with only_run(work / "lock", out):
         try:
             yield work
         finally:
@@ -120,7 +122,7 @@ def _prepare_split(
         raise UserError(f"{folder} exists and was not made by this command; give another folder")
     else:
         rows_folder.mkdir(exist_ok=True)
-        with handover.whole_file(plan_file) as partial:
+        with whole_file(plan_file) as partial:
             partial.write_text(json.dumps(plan))
 
     units = _units(source, split, folder, rows_folder, settings)
@@ -203,7 +205,7 @@ def _finish(source: Source, split: _Split, settings: Settings) -> SplitSummary:
     )
     if not folder.exists():
         split.units[0].images_folder.replace(folder)
-        handover.sync_folder(folder.parent)
+        sync_folder(folder.parent)
     manifest = (read_rows(unit.rows_file) for unit in split.units)
     prepared.write_manifest(manifest, prepared.manifest_path(folder))
     handover.write_card(card, prepared.split_card_path(folder))

@@ -13,8 +13,9 @@ import os
 import zlib
 from pathlib import Path, PurePosixPath
 
-from prep import handover, images, prepared
-from prep.handover import UserError
+from prep import images, prepared
+from prep.files import whole_file
+from prep.program import UserError
 from prep.sources import Original
 
 
@@ -47,7 +48,7 @@ def resize_unit(unit: Unit) -> tuple[int, int]:
         for original, name in zip(unit.originals, unit.names, strict=True)
     ]
     _make_durable(unit.images_folder)
-    with handover.whole_file(unit.rows_file) as partial:
+    with whole_file(unit.rows_file) as partial:
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return len(rows), sum(row["status"] == "rejected" for row in rows)
 

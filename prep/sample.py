@@ -8,14 +8,10 @@ short and cannot be decoded.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import io
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +20,9 @@ import simplejpeg
 from PIL import Image
 
 from prep.drawing import draw
-from prep.handover import UserError, sync_folder
+from prep.files import whole_folder
 from prep.motifs import Recipe, recipes
+from prep.program import UserError
 from prep.progress import Report
 from prep.units import run_units
 
@@ -79,7 +76,7 @@ def draw_sample(
     _check_counts(classes=classes, per_class=per_class, val_per_class=val_per_class)
     if seed < 0:
         raise UserError(f"seed is {seed}; give 0 or more")
-    with _whole_folder(out.resolve()) as folder:
+    with whole_folder(out.resolve()) as folder:
         pictures = _plan(folder, classes, per_class, val_per_class, seed)
         for parent in {picture.path.parent for picture in pictures}:
             parent.mkdir(parents=True)
@@ -101,56 +98,6 @@ def _check_counts(**counts: int) -> None:
         if not low <= count <= high:
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option} is {count}; give a number from {low} to {high}")
-
-
-@contextlib.contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `out`; rename it to `out` when the block ends well.
-
-    When the block raises, the folder is removed. What a killed run left in it is removed first.
-    Raises UserError when `out` is in use, is being written or cannot be written.
-    """
-    _refuse_used(out)
-    partial = out.with_name(out.name + ".partial")
-    descriptor = _lock(partial, out)
-    try:
-        _refuse_used(out)  # again: another run may have ended between the check and the lock
-        for left in partial.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        yield partial
-        partial.replace(out)
-        sync_folder(out.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _lock(partial: Path, out: Path) -> int:
-    """Make the folder `partial`, locked by this process; the lock dies with the process."""
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {out}: {error.strerror}; give a folder that can be written"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UserError(
-            f"{out} is being written by another run; wait for it or give another folder"
-        ) from error
-    return descriptor
-
-
-def _refuse_used(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} exists and is not empty; give a new folder")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; give a new folder")
 
 
 # --------------------------------------------------------------------------- the files

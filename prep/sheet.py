@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from prep import handover, images
+from prep import images
 from prep.beton import Beton
-from prep.handover import Card, Statistics, UserError
+from prep.files import whole_file
+from prep.handover import Card, Statistics
+from prep.program import UserError
 
 CELL = 128  # pixels: a picture's side on a sheet
 CAPTION = 18  # pixels under it
@@ -107,5 +109,5 @@ def mean_picture(statistics: Statistics) -> Image.Image:
 
 
 def save_png(picture: Image.Image, path: Path) -> None:
-    with handover.whole_file(path) as partial:
+    with whole_file(path) as partial:
         picture.save(partial, format="PNG")

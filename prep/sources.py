@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from prep.handover import UserError
+from prep.program import UserError
 
 SPLITS = ("train", "val", "test")
 # Formats that Pillow reads with its default build; other files in a class folder are not pictures.

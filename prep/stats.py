@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prep import handover, images, prepared
-from prep.handover import Statistics, UserError
+from prep.handover import Statistics
 from prep.moments import Moments, moments_of, zero_moments
+from prep.program import UserError
 from prep.progress import progress
 from prep.units import run_units
 

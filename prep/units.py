@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from prep.handover import UserError
+from prep.program import UserError
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")

@@ -11,7 +11,8 @@ import numpy as np
 
 from prep import beton, handover, images
 from prep.beton import Beton
-from prep.handover import Card, Records, UserError
+from prep.handover import Card, Records
+from prep.program import UserError
 from prep.progress import progress
 from prep.units import run_units
 

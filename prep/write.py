@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prep import beton, handover, images, prepared
-from prep.handover import Card, Records, Statistics, UserError, whole_file
+from prep.files import whole_file
+from prep.handover import Card, Records, Statistics
 from prep.prepared import PreparedSplit
+from prep.program import UserError
 from prep.progress import progress
 from prep.stats import read_sample, read_unchanged
 from prep.units import worker_count

@@ -11,7 +11,8 @@ from ffcv.loader import Loader, OrderOption
 from ffcv.transforms import ToTensor
 from ffcv.writer import DatasetWriter
 
-from prep.handover import Statistics, UserError
+from prep.handover import Statistics
+from prep.program import UserError
 from train.augment import Augment, Augmentation, augment_batch, draw, noise_axes
 from train.philox import COLOUR_NOISE, CROP_AND_MIRROR, philox4x32
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from prep import beton, write
 from prep.beton import PAGE_SIZE, Layout, open_beton, plan_layout
-from prep.handover import UserError
 from prep.images import decode_as_ffcv
 from prep.prepared import open_prepared
+from prep.program import UserError
 
 
 @pytest.fixture

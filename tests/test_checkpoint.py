@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from prep.handover import UserError
+from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import optimiser
 from train.checkpoint import Checkpoint, TrainedOn

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prep.handover import UserError
+from prep.program import UserError
 from train import checkpoint as checkpoints
 from train.checkpoint import TrainedOn
 from train.classify import classify, load_picture

@@ -16,7 +16,8 @@ from ffcv.types import ALLOC_TABLE_TYPE, FieldDescType, HeaderType
 from ffcv.writer import DatasetWriter
 
 from prep import handover
-from prep.handover import Card, ClassEntry, Statistics, UserError
+from prep.handover import Card, ClassEntry, Statistics
+from prep.program import UserError
 from train.dataset import check_same_classes, open_dataset, training_statistics
 
 DESCRIPTIONS = HeaderType.itemsize

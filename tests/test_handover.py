@@ -1,50 +1,42 @@
-"""What prep hands over: whole files, cards, records, statistics, pixels_id, exit codes."""
+"""What prep hands over: cards, records, statistics, pixels_id."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
-import errno
 import hashlib
 import json
-import os
 import random
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prep import handover
+from prep import files, handover, program
 from prep.handover import (
     Card,
     ClassEntry,
     Records,
     Statistics,
-    UserError,
     pixels_id,
     read_card,
     read_records,
     read_statistics,
-    run_program,
-    whole_file,
     write_card,
     write_records,
     write_statistics,
 )
+from prep.program import UserError
 
 IN_ONE_FOLDER = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def some_card(**changes: object) -> Card:
@@ -85,95 +77,6 @@ def some_records() -> Records:
         size=np.array([3, 4], np.uint64),
         crc32=np.array([0, 2**32 - 1], np.uint32),
     )
-
-
-# --------------------------------------------------------------------------- whole_file
-
-
-def test_a_whole_file_appears_only_when_the_block_has_ended(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    with whole_file(path) as partial:
-        partial.write_text("new")
-        assert not path.exists()
-    assert path.read_text() == "new"
-    assert names_in(tmp_path) == ["file"]
-
-
-@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_a_failed_block_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, failure: type[BaseException]
-) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(failure), whole_file(path) as partial:  # noqa: PT012
-        partial.write_text("half")
-        raise failure
-    assert path.read_text() == "old"
-    assert names_in(tmp_path) == ["file"]
-
-
-def test_a_second_writer_of_the_same_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    with whole_file(path) as partial:
-        partial.write_text("first")
-        with pytest.raises(UserError, match=r"file is being written"), whole_file(path):
-            pass
-    assert path.read_text() == "first"
-
-
-def test_writers_of_different_files_do_not_meet(tmp_path: Path) -> None:
-    with whole_file(tmp_path / "a") as a, whole_file(tmp_path / "b") as b:
-        a.write_text("a")
-        b.write_text("b")
-    assert names_in(tmp_path) == ["a", "b"]
-
-
-def test_what_a_killed_writer_left_is_not_kept(tmp_path: Path) -> None:
-    (tmp_path / "file.partial").write_text("a long rest of a killed run")
-    with whole_file(tmp_path / "file") as partial:
-        assert partial.stat().st_size == 0
-        with partial.open("rb+") as out:
-            out.write(b"new")
-    assert (tmp_path / "file").read_bytes() == b"new"
-
-
-def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
-    program = (
-        "import os, signal, sys, pathlib\n"
-        "from prep.handover import whole_file\n"
-        "with whole_file(pathlib.Path(sys.argv[1])) as partial:\n"
-        "    partial.write_text('half')\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    path = tmp_path / "file"
-    ended = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
-    assert ended.returncode == -9
-    assert not path.exists()
-    with whole_file(path) as partial:
-        partial.write_text("whole")
-    assert path.read_text() == "whole"
-
-
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "no" / "file"
-    with pytest.raises(UserError, match=r"cannot write .*no/file: No such file"), whole_file(path):
-        pass
-
-
-def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="file") as caught, whole_file(tmp_path / "file"):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert caught.value.filename == str(tmp_path / "file")
-
-
-def test_a_new_file_has_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        with whole_file(tmp_path / "file"):
-            pass
-    finally:
-        os.umask(before)
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
 # --------------------------------------------------------------------------- card
@@ -378,107 +281,27 @@ def test_the_companions_are_named_after_the_beton() -> None:
     assert handover.stats_path(beton) == Path("d/train.v2.stats.npz")
 
 
-# --------------------------------------------------------------------------- run_program
-
-
-def failing(error: BaseException) -> Callable[[list[str]], object]:
-    def program(_: list[str]) -> object:
-        raise error
-
-    return program
-
-
-def exit_code(
-    monkeypatch: pytest.MonkeyPatch, program: Callable[[list[str]], object], *arguments: str
-) -> object:
-    monkeypatch.setattr(sys, "argv", ["prep", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        run_program("prep", program)
-    return caught.value.code
-
-
-def test_a_program_that_ends_well_exits_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
-    assert exit_code(monkeypatch, seen.extend, "a", "--debug", "b") == 0
-    assert seen == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (UserError("7 is more than 3; say 2"), "prep: 7 is more than 3; say 2"),
-        (UserError("two\nlines"), "prep: two lines"),
-        (
-            OSError(errno.ENOSPC, "No space left on device", "out/f"),
-            "prep: out/f: No space left on device; make room, then run the same command again",
-        ),
-        (
-            PermissionError(errno.EACCES, "Permission denied", "f"),
-            "prep: f: Permission denied; give a place that this user may read and write",
-        ),
-        (
-            OSError(errno.EROFS, "Read-only file system", "f"),
-            "prep: f: Read-only file system; give a place that this user may read and write",
-        ),
-        (
-            OSError(errno.EIO, "Input/output error", "f"),
-            "prep: f: Input/output error; run again with --debug to see where it happened",
-        ),
-        (OSError("odd"), "prep: odd; run again with --debug to see where it happened"),
-        (
-            ZeroDivisionError("division by zero"),
-            "prep: ZeroDivisionError: division by zero; a fault of this program: run again with "
-            "--debug and report what it says",
-        ),
-        (
-            MemoryError(),
-            "prep: MemoryError; a fault of this program: run again with --debug and report what "
-            "it says",
-        ),
-    ],
-)
-def test_a_failure_exits_1_with_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    error: Exception,
-    line: str,
-) -> None:
-    assert exit_code(monkeypatch, failing(error)) == 1
-    assert capsys.readouterr().err == line + "\n"
-
-
-@pytest.mark.parametrize("error", [UserError("no"), OSError("no"), ValueError("no")])
-def test_debug_lets_the_exception_through(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["prep", "--debug"])
-    with pytest.raises(type(error), match="no"):
-        run_program("prep", failing(error))
-
-
 # --------------------------------------------------------------------------- what it imports
 
 
-def test_it_imports_numpy_and_the_standard_library_only() -> None:
-    source = Path(handover.__file__).read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        (handover, {"numpy", "prep.files", "prep.program"}),
+        (files, {"prep.program"}),
+        (program, set()),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_beside_the_standard_library_it_imports_at_most(
+    module: ModuleType, allowed: set[str]
+) -> None:
     imported: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
-            imported.add(str(node.module).split(".")[0])
-    assert "numpy" in imported
-    assert imported - {"numpy"} <= sys.stdlib_module_names
-
-
-# --------------------------------------------------------------------------- pictures to save
-
-
-def test_a_png_option_takes_only_a_png_in_a_folder_that_exists(tmp_path: Path) -> None:
-    assert handover.png_path(None) is None
-    assert handover.png_path(tmp_path / "x.PNG") == tmp_path / "x.PNG"
-    with pytest.raises(UserError, match=r"should end in \.png"):
-        handover.png_path(tmp_path / "train.beton")
-    with pytest.raises(UserError, match="absent is not a folder"):
-        handover.png_path(tmp_path / "absent" / "x.png")
+            imported.add(str(node.module))
+    named = {name.removesuffix(".typing") for name in imported}
+    assert {name for name in named if name.split(".")[0] not in sys.stdlib_module_names} <= allowed

@@ -15,7 +15,8 @@ import torch
 from ffcv.loader.epoch_iterator import EpochIterator
 
 from prep import handover, images
-from prep.handover import Statistics, UserError
+from prep.handover import Statistics
+from prep.program import UserError
 from train.augment import Augment, Augmentation, draw, noise_axes
 from train.dataset import Dataset, open_dataset, training_statistics
 from train.loader import Batch, Batches, epoch_order

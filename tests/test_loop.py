@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from prep import handover
-from prep.handover import UserError
+from prep.files import only_run
+from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import loop, metrics, schedule
 from train.recipe import Recipe, load_recipe
@@ -329,9 +330,9 @@ def test_other_validation_data_is_refused_where_the_schedule_looked_at_it(
 
 
 def test_two_runs_do_not_share_a_folder(betons: Path, recipe: Recipe, tmp_path: Path) -> None:
-    with handover.only_run(tmp_path / ".lock", tmp_path):
+    with only_run(tmp_path / ".lock", tmp_path):
         message = refusal(settings_of(betons, tmp_path, recipe))
-    assert f"another run is writing {tmp_path}" in message
+    assert f"{tmp_path} is being written by another run" in message
 
 
 def test_validation_data_of_other_classes_is_refused(

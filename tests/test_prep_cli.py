@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import prep
 from prep.cli import app, main
-from prep.handover import UserError
+from prep.program import UserError
 
 COMMANDS = ["sample", "resize", "stats", "write-beton", "verify", "inspect"]
 

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from prep import prepared
-from prep.handover import UserError, read_card
+from prep.handover import read_card
 from prep.prepared import open_prepared
+from prep.program import UserError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prep.handover import UserError
+from prep.program import UserError
 from train.recipe import Recipe, load_recipe, recipe_from_values, recipe_names, recipe_text
 
 

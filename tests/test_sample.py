@@ -12,8 +12,9 @@ from PIL import Image
 
 from prep import sample
 from prep.drawing import draw
-from prep.handover import UserError
+from prep.files import whole_folder
 from prep.motifs import COLOURS, SHAPES, TEXTURES, recipes
+from prep.program import UserError
 from prep.sample import EXIF_ORIENTATION, SampleSummary, draw_sample
 
 CLASSES, PER_CLASS, VAL_PER_CLASS = 4, 12, 2
@@ -190,7 +191,7 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
 
 def test_second_writer_is_refused(tmp_path: Path) -> None:
     with (
-        sample._whole_folder(tmp_path / "set") as partial,
+        whole_folder(tmp_path / "set") as partial,
         pytest.raises(UserError, match="another run"),
     ):
         run(tmp_path / "set")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prep.handover import UserError
+from prep.program import UserError
 from train.recipe import load_recipe
 from train.schedule import Plateaus, check_validation, ended, learning_rate, plateaus
 

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from prep import sheet
 from prep.beton import METADATA_START, SAMPLE, open_beton
-from prep.handover import UserError, read_card, read_statistics
+from prep.handover import read_card, read_statistics
 from prep.images import decode_as_ffcv
+from prep.program import UserError
 from prep.write import write_beton
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prep.handover import UserError
+from prep.program import UserError
 from prep.sources import Source, find_source
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from prep.handover import UserError
+from prep.program import UserError
 from train.start import choose_device
 
 CPU = torch.device("cpu")

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prep import images, stats
-from prep.handover import UserError, read_card, read_statistics
+from prep.handover import read_card, read_statistics
 from prep.moments import moments_of
 from prep.prepared import open_prepared
+from prep.program import UserError
 
 
 @pytest.fixture

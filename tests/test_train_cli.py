@@ -240,7 +240,7 @@ def test_too_many_workers(
 def test_debug_anywhere_shows_the_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
-    from prep.handover import UserError
+    from prep.program import UserError
 
     command = ["eval", str(tmp_path / "absent"), "--beton", "val.beton"]
     command = ["--debug", *command] if before else [*command, "--debug"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import joblib
 import pytest
 
-from prep.handover import UserError
+from prep.program import UserError
 from prep.units import run_units, worker_count
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from prep import beton, handover, verify, write
 from prep.beton import Layout, open_beton
-from prep.handover import Records, UserError, read_card, read_records
+from prep.handover import Records, read_card, read_records
+from prep.program import UserError
 from prep.verify import verify as check
 
 

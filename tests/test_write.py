@@ -12,9 +12,11 @@ import pytest
 from conftest import fill_disk
 
 from prep import beton, handover, prepared, write
-from prep.handover import UserError, read_card, read_records, read_statistics
+from prep.files import whole_file
+from prep.handover import read_card, read_records, read_statistics
 from prep.images import decode_as_ffcv
 from prep.prepared import open_prepared
+from prep.program import UserError
 from prep.write import write_beton
 
 
@@ -286,7 +288,7 @@ def test_what_reads_back_wrong_is_refused(
 
 def test_a_second_writer_is_refused(prepared_set: Path, place: Path) -> None:
     with (
-        handover.whole_file(place),
+        whole_file(place),
         pytest.raises(UserError, match=r"train\.beton is being written by another run"),
     ):
         write_beton(prepared_set / "train", place, "jpg", jobs=1)

@@ -24,7 +24,8 @@ from ffcv.pipeline.operation import Operation
 from ffcv.pipeline.state import State
 from numba import njit, prange
 
-from prep.handover import Statistics, UserError
+from prep.handover import Statistics
+from prep.program import UserError
 from train.philox import COLOUR_NOISE, CROP_AND_MIRROR, TWO_TO_32, WORD, key_words, philox4x32
 
 

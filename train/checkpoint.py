@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-from prep.handover import Card, Statistics, UserError, whole_file
+from prep.files import whole_file
+from prep.handover import Card, Statistics
+from prep.program import UserError
 from train.network import AlexNet
 from train.recipe import Recipe, recipe_from_values
 

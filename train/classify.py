@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from prep import images
-from prep.handover import UserError
+from prep.program import UserError
 from train.checkpoint import TrainedOn
 from train.evaluate import probabilities
 

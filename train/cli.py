@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prep.handover import UserError, png_path
+from prep.program import UserError, png_path
 from train import __version__
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _cores() -> int:
 
 
 def main() -> None:
-    from prep.handover import run_program
+    from prep.program import run_program
 
     run_program("train", app)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from prep import handover
-from prep.handover import Card, Statistics, UserError
+from prep.handover import Card, Statistics
+from prep.program import UserError
 
 FFCV_VERSION = 2  # of the file format
 STORED_AS = {"jpg": 0, "raw": 1}  # the card's mode, and FFCV's number for it in every sample

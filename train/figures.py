@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prep.handover import whole_file
+from prep.files import whole_file
 from train.classify import Prediction
 
 COLUMNS = 5

@@ -23,7 +23,7 @@ from ffcv.loader import Loader
 from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.transforms import ToTensor
 
-from prep.handover import UserError
+from prep.program import UserError
 from train.augment import Augment
 from train.dataset import Dataset
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from prep import handover
-from prep.handover import UserError
+from prep.files import only_run
+from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import evaluate, metrics, optimiser, schedule
 from train.augment import Augment, Augmentation, noise_axes
@@ -43,7 +43,7 @@ def run(settings: RunSettings) -> Path:
     mean_SSC = data.trained_on.mean_image.to(settings.device)
     out.mkdir(parents=True, exist_ok=True)
     path = out / checkpoints.FILE_NAME
-    with Screen() as screen, handover.only_run(out / ".lock", out):
+    with Screen() as screen, only_run(out / ".lock", out):
         state = start(settings, data, screen)
         if schedule.ended(recipe, state.epoch, state.val_errors):
             screen.line(f"{out} has finished: epoch {state.epoch} of at most {recipe.epochs}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from prep.handover import whole_file
+from prep.files import whole_file
 
 FILE_NAME = "metrics.jsonl"
 STEP_INTERVAL = 20

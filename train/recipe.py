@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from prep.handover import UserError
+from prep.program import UserError
 
 Norm = Literal["lrn", "batch"]
 Init = Literal["paper", "he"]

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from prep.handover import UserError
+from prep.program import UserError
 from train.recipe import Recipe
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 import torch
 
-from prep.handover import Statistics, UserError
+from prep.handover import Statistics
+from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import dataset as datasets
 from train import optimiser, schedule

@@ -1,0 +1,133 @@
+"""Files and folders that appear whole or not at all, and locks that die with their process.
+
+For both programs; the standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from prep.program import UserError
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well.
+
+    The file is on disk before it has its name. When the block raises, the temporary file is
+    removed and `path` is left as it was. A second writer of the same path is refused.
+
+    Raises UserError when another process is writing `path` or the folder cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    descriptor = _locked_file(partial, path)
+    try:
+        yield partial
+        with partial.open("rb+") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a write names no file
+            error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `out`; rename it to `out` when the block ends well.
+
+    When the block raises, the folder is removed. What a killed run left in it is removed first.
+    Raises UserError when `out` is in use, is being written or cannot be written.
+    """
+    _refuse_used(out)
+    partial = out.with_name(out.name + ".partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    _lock(descriptor, out)
+    try:
+        _refuse_used(out)  # again: another run may have ended between the check and the lock
+        for left in partial.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield partial
+        partial.replace(out)
+        sync_folder(out.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def only_run(lock: Path, out: Path) -> Iterator[None]:
+    """Refuse a second run that writes `out` while the block runs; the lock dies with the process.
+
+    Raises UserError when another process holds the file `lock`.
+    """
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    _lock(descriptor, out)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locked_file(partial: Path, path: Path) -> int:
+    """Create `partial`, empty and locked by this process; the lock dies with the process."""
+    while True:
+        try:
+            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        _lock(descriptor, path)
+        # The other writer may have renamed the file between our open and our lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == partial.stat().st_ino:
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, out: Path) -> None:
+    """Lock an open file; closes it and raises UserError when another process has locked it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(
+            f"{out} is being written by another run; wait for it or give another name"
+        ) from error
+
+
+def _cannot_write(out: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write {out}: {error.strerror}; give a folder that exists and can be written"
+    )
+
+
+def _refuse_used(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} exists and is not empty; give a new folder")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give a new folder")

@@ -1,0 +1,73 @@
+"""The edge of a command-line program: failures as one line, exit codes, checks of shared options.
+
+For both programs; the standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+INTERRUPTED = 130  # exit code after Ctrl-C, 128 + SIGINT
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: the value, the limit, the next step."""
+
+
+def run_program(name: str, program: Callable[[list[str]], object]) -> NoReturn:
+    """Run a command-line program on sys.argv and exit: 0, or 1 with one line on standard error.
+
+    `--debug` anywhere on the command line shows the traceback instead of the line.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        program(arguments)
+    except (UserError, OSError) as error:
+        if debug:
+            raise
+        _print_failure(name, _message(error))
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        _print_failure(
+            name, f"{text}; a fault of this program: run again with --debug and report what it says"
+        )
+        sys.exit(1)
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:
+            _print_failure(name, "interrupted; the same command carries on or starts anew")
+        raise
+    sys.exit(0)
+
+
+def _print_failure(name: str, message: str) -> None:
+    print(f"{name}: {' '.join(message.splitlines())}", file=sys.stderr)
+
+
+def _message(error: UserError | OSError) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        advice = "make room, then run the same command again"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        advice = "give a place that this user may read and write"
+    else:
+        advice = "run again with --debug to see where it happened"
+    return f"{where}{error.strerror or error}; {advice}"
+
+
+def png_path(path: Path | None) -> Path | None:
+    """Check the value of a --png option before any work is done. Raises UserError."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise UserError(f"--png {path}: the name should end in .png")
+    if path is not None and not path.parent.is_dir():
+        raise UserError(f"--png {path}: {path.parent} is not a folder; create it first")
+    return path

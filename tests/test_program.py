@@ -1,0 +1,96 @@
+"""The edge of the programs: exit codes, one-line failures, checked options."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prep.program import UserError, png_path, run_program
+
+
+def failing(error: BaseException) -> Callable[[list[str]], object]:
+    def program(_: list[str]) -> object:
+        raise error
+
+    return program
+
+
+def exit_code(
+    monkeypatch: pytest.MonkeyPatch, program: Callable[[list[str]], object], *arguments: str
+) -> object:
+    monkeypatch.setattr(sys, "argv", ["prep", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        run_program("prep", program)
+    return caught.value.code
+
+
+def test_a_program_that_ends_well_exits_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    assert exit_code(monkeypatch, seen.extend, "a", "--debug", "b") == 0
+    assert seen == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("7 is more than 3; say 2"), "prep: 7 is more than 3; say 2"),
+        (UserError("two\nlines"), "prep: two lines"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/f"),
+            "prep: out/f: No space left on device; make room, then run the same command again",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "f"),
+            "prep: f: Permission denied; give a place that this user may read and write",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "f"),
+            "prep: f: Read-only file system; give a place that this user may read and write",
+        ),
+        (
+            OSError(errno.EIO, "Input/output error", "f"),
+            "prep: f: Input/output error; run again with --debug to see where it happened",
+        ),
+        (OSError("odd"), "prep: odd; run again with --debug to see where it happened"),
+        (
+            ZeroDivisionError("division by zero"),
+            "prep: ZeroDivisionError: division by zero; a fault of this program: run again with "
+            "--debug and report what it says",
+        ),
+        (
+            MemoryError(),
+            "prep: MemoryError; a fault of this program: run again with --debug and report what "
+            "it says",
+        ),
+    ],
+)
+def test_a_failure_exits_1_with_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    line: str,
+) -> None:
+    assert exit_code(monkeypatch, failing(error)) == 1
+    assert capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize("error", [UserError("no"), OSError("no"), ValueError("no")])
+def test_debug_lets_the_exception_through(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["prep", "--debug"])
+    with pytest.raises(type(error), match="no"):
+        run_program("prep", failing(error))
+
+
+def test_a_png_option_takes_only_a_png_in_a_folder_that_exists(tmp_path: Path) -> None:
+    assert png_path(None) is None
+    assert png_path(tmp_path / "x.PNG") == tmp_path / "x.PNG"
+    with pytest.raises(UserError, match=r"should end in \.png"):
+        png_path(tmp_path / "train.beton")
+    with pytest.raises(UserError, match="absent is not a folder"):
+        png_path(tmp_path / "absent" / "x.png")
