@@ -1,0 +1,314 @@
+"""What a well-known data set holds, and where a source contradicts it.
+
+A manifest is a TOML file of data_manifests/: archives, splits, classes, known oddities; the files
+cite their figures. `match` finds the manifest of a source by its class folders, `compare` says in
+sentences what is missing or surplus. Neither reads a picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from prep.program import UserError
+from prep.toml_table import Table
+
+EXAMPLES = 3  # named in a sentence; the others are counted
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """A file as its publisher gives it out."""
+
+    file: str
+    holds: tuple[str, ...]  # splits, or "devkit"
+    md5: str
+    bytes: int | None  # None: not known
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    images: int
+    per_class: int | None  # None: differs, or is not known
+    labelled: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownClass:
+    folder: str  # a wnid, where the data set has them
+    name: str  # for people
+    images: Mapping[str, int]  # a split, where it is known
+    optional: bool  # users leave it out
+
+
+@dataclasses.dataclass(frozen=True)
+class Oddity:
+    """Files that are not what their names say, or that need a slower path."""
+
+    kind: str
+    about: str
+    split: str
+    files: tuple[str, ...]  # names, or paths where these are below a class; () where only counted
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    name: str
+    title: str
+    homepage: str
+    terms: str
+    archives: tuple[Archive, ...]
+    splits: Mapping[str, Split]
+    classes: tuple[KnownClass, ...]  # label order, which is the order of the folders' names
+    oddities: tuple[Oddity, ...]
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def names() -> list[str]:
+    """The manifests that come with the program."""
+    files = resources.files("data_manifests").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def load(name_or_path: str) -> Manifest:
+    """Read a manifest by its name or from a .toml file.
+
+    Raises UserError naming the file, key and value of the first thing that is wrong.
+    """
+    if name_or_path in names():
+        return _shipped(name_or_path)
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        raise UserError(
+            f"no manifest is called {name_or_path!r}; there are {', '.join(names())}, or give a "
+            ".toml file"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"manifest {path} cannot be read: {error}; give a .toml file") from error
+    return _parse(text, name_or_path)
+
+
+@functools.cache
+def _shipped(name: str) -> Manifest:
+    text = (resources.files("data_manifests") / f"{name}.toml").read_text(encoding="utf-8")
+    return _parse(text, name)
+
+
+def _parse(text: str, origin: str) -> Manifest:
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"manifest {origin} is not TOML: {error}") from error
+    table = Table(values, f"manifest {origin}")
+    splits = {name: _split(inner) for name, inner in table.tables("splits").items()}
+    manifest = Manifest(
+        name=table.take("name", str),
+        title=table.take("title", str),
+        homepage=table.take("homepage", str),
+        terms=table.take("terms", str),
+        archives=tuple(_archive(inner) for inner in table.list_of_tables("archives")),
+        splits=splits,
+        classes=tuple(
+            _known_class(folder, inner, splits) for folder, inner in table.tables("classes").items()
+        ),
+        oddities=tuple(_oddity(inner) for inner in table.list_of_tables("oddities")),
+    )
+    table.end()
+    _check(manifest, origin)
+    return manifest
+
+
+def _archive(table: Table) -> Archive:
+    return table.ended(
+        Archive(
+            file=table.take("file", str),
+            holds=table.strings("holds"),
+            md5=table.take("md5", str),
+            bytes=table.take_or("bytes", int, None),
+        )
+    )
+
+
+def _split(table: Table) -> Split:
+    return table.ended(
+        Split(
+            images=table.take("images", int),
+            per_class=table.take_or("per_class", int, None),
+            labelled=table.take_or("labelled", bool, True),
+        )
+    )
+
+
+def _known_class(folder: str, table: Table, splits: Mapping[str, Split]) -> KnownClass:
+    known = {split: table.take_or(split, int, splits[split].per_class) for split in splits}
+    return table.ended(
+        KnownClass(
+            folder=folder,
+            name=table.take("name", str),
+            images={split: images for split, images in known.items() if images is not None},
+            optional=table.take_or("optional", bool, False),
+        )
+    )
+
+
+def _oddity(table: Table) -> Oddity:
+    files = table.strings("files") if "files" in table else ()
+    return table.ended(
+        Oddity(
+            kind=table.take("kind", str),
+            about=table.take("about", str),
+            split=table.take("split", str),
+            files=files,
+            count=len(files) or table.take("count", int),
+        )
+    )
+
+
+def _check(manifest: Manifest, origin: str) -> None:
+    """The figures have to agree with each other."""
+    folders = [known.folder for known in manifest.classes]
+    for before, after in itertools.pairwise(folders):
+        if before > after:
+            raise UserError(
+                f"manifest {origin}: class {after} comes after {before}; sort the classes, a label "
+                "is the rank of the folder's name"
+            )
+    for name, split in manifest.splits.items():
+        counts = [known.images.get(name) for known in manifest.classes]
+        known_counts = [count for count in counts if count is not None]
+        if len(known_counts) == len(counts) and sum(known_counts) != split.images:
+            raise UserError(
+                f"manifest {origin}: {name} has {split.images} images, its classes add up to "
+                f"{sum(known_counts)}; mend one of them"
+            )
+    for oddity in manifest.oddities:
+        if oddity.split not in manifest.splits:
+            raise UserError(
+                f"manifest {origin}: oddity {oddity.kind} is in split {oddity.split!r}, which is "
+                f"none of {', '.join(manifest.splits)}"
+            )
+
+
+# --------------------------------------------------------------------------- a source against it
+
+
+def match(classes: Sequence[str]) -> Manifest | None:
+    """The manifest that knows every one of `classes`, and of whose classes at least half are there.
+
+    So ImageNet with some class folders missing is still ImageNet, and ten of its classes are not.
+    """
+    wanted = set(classes)
+    candidates = []
+    for name in names():
+        manifest = load(name)
+        folders = {known.folder for known in manifest.classes}
+        if wanted <= folders and 2 * len(wanted) >= len(folders):
+            candidates.append((len(wanted) / len(folders), manifest))
+    return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
+
+
+def compare(
+    manifest: Manifest,
+    classes: Sequence[str],
+    counts: Mapping[str, Sequence[int] | None],
+    archives: Mapping[str, int],
+) -> list[str]:
+    """What contradicts the manifest, one sentence each; none when all agrees.
+
+    classes: the folders that are there. counts: the splits that are there, each with its images
+    per class in the order of `classes`, or None where these are not known. archives: name and
+    bytes of the files that are there; those that the manifest does not know are passed over.
+    """
+    return [
+        *_compare_classes(manifest, classes),
+        *_compare_splits(manifest, counts),
+        *(
+            sentence
+            for split, known in counts.items()
+            if known is not None and split in manifest.splits
+            for sentence in _compare_counts(manifest, split, dict(zip(classes, known, strict=True)))
+        ),
+        *(
+            f"{archive.file} has {archives[archive.file]:,} bytes instead of {archive.bytes:,}"
+            for archive in manifest.archives
+            if archive.file in archives
+            and archive.bytes is not None
+            and archives[archive.file] != archive.bytes
+        ),
+    ]
+
+
+def _compare_classes(manifest: Manifest, classes: Sequence[str]) -> list[str]:
+    present, known = set(classes), {known.folder for known in manifest.classes}
+    missing = [
+        f"{known.folder} ({known.name})"
+        for known in manifest.classes
+        if known.folder not in present and not known.optional
+    ]
+    foreign = [folder for folder in classes if folder not in known]
+    sentences = []
+    if missing:
+        sentences.append(
+            f"{len(missing)} of the {len(known)} classes of {manifest.name} missing: "
+            f"{_examples(missing)}"
+        )
+    if foreign:
+        sentences.append(
+            f"{len(foreign)} of {len(classes)} classes unknown to {manifest.name}: "
+            f"{_examples(foreign)}"
+        )
+    return sentences
+
+
+def _compare_splits(manifest: Manifest, present: Iterable[str]) -> list[str]:
+    """A split without labels may be left out."""
+    missing = [
+        f"split {name} missing: {manifest.name} has {split.images:,} images there"
+        for name, split in manifest.splits.items()
+        if split.labelled and name not in present
+    ]
+    surplus = [
+        f"split {name} unknown to {manifest.name}, which has {', '.join(manifest.splits)}"
+        for name in present
+        if name not in manifest.splits
+    ]
+    return missing + surplus
+
+
+def _compare_counts(manifest: Manifest, split: str, counts: Mapping[str, int]) -> list[str]:
+    different = [
+        f"{known.folder} ({known.name}) {counts[known.folder]:,} instead of {known.images[split]:,}"
+        for known in manifest.classes
+        if split in known.images
+        and known.folder in counts
+        and counts[known.folder] != known.images[split]
+    ]
+    left_out = [
+        known for known in manifest.classes if known.optional and known.folder not in counts
+    ]
+    sentences = []
+    if all(split in known.images for known in left_out):
+        total = sum(counts.values())
+        expected = manifest.splits[split].images - sum(known.images[split] for known in left_out)
+        if total != expected:
+            sentences.append(f"{split} has {total:,} images instead of {expected:,}")
+    if different:
+        sentences.append(
+            f"{split} has other numbers of images in {len(different)} of {len(counts)} classes: "
+            f"{_examples(different)}"
+        )
+    return sentences
+
+
+def _examples(items: Sequence[str]) -> str:
+    return ", ".join(items[:EXAMPLES]) + (", ..." if len(items) > EXAMPLES else "")
