@@ -1,0 +1,206 @@
+"""Pictures as plain files: class folders, as ImageFolder has them, and folders without classes.
+
+    SRC/train/<class>/..., SRC/val/<class>/... [, SRC/test/<class>/...]
+    SRC/<class>/...                              (one split, called train)
+
+Pictures may lie in subfolders of a class folder (Tiny ImageNet's train/<wnid>/images). The label
+of a class is the rank of its folder's name. `SRC/words.txt`, lines of `<class><tab><name>` as
+WordNet and Tiny ImageNet have it, gives the names for people.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prep.images import MAX_BYTES, too_many_bytes
+from prep.program import UserError
+from prep.sources.listing import (
+    SPLITS,
+    UNLABELLED,
+    Listing,
+    ListingBuilder,
+    Picture,
+    Source,
+    Split,
+    is_utf8,
+)
+
+# Formats that Pillow reads with its default build; other files in a class folder are not pictures.
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()  # noqa: SIM905
+)
+
+# The label of a picture, from its file's name.
+LabelOf = Callable[[str], int]
+
+
+def class_folders(
+    root: Path, wanted: Sequence[str], val_labels: Callable[[tuple[str, ...]], LabelOf] | None
+) -> Source:
+    """A tree of class folders; the entries of each split are in label, then name order.
+
+    wanted: the splits to list. val_labels: from the classes, the labels of a validation folder
+    that has no class folders.
+    Raises UserError when there are no class folders, or pictures are missing from a split.
+    """
+    folders = {name: name for name in SPLITS if (root / name).is_dir()}
+    may_be_flat = {"test"} if val_labels is None else {"val", "test"}
+    labelled = {
+        name: folder
+        for name, folder in folders.items()
+        if subfolders(root / folder) and not (name in may_be_flat and _is_flat(root, name))
+    }
+    flat = set(folders) - set(labelled)
+    for name in flat.intersection(wanted) - {"test"}:
+        if name != "val" or val_labels is None:
+            raise UserError(
+                f"{root / name} holds no class folders; expected {root / name}/<class>/<picture>: "
+                "sort its pictures into such folders, put ImageNet's devkit "
+                f"(ILSVRC2012_devkit_t12.tar.gz) into {root}, or take the folder away"
+            )
+    labelled = labelled or ({} if folders else {"train": "."})
+    classes = checked_classes(
+        root, {name for folder in labelled.values() for name in subfolders(root / folder)}
+    )
+    lister = Lister(root)
+    splits = {}
+    for name in [name for name in (folders or labelled) if name in wanted]:
+        builder = ListingBuilder()
+        if name in labelled:
+            for label, class_name in enumerate(classes):
+                folder = f"{labelled[name]}/{class_name}".removeprefix("./")
+                lister.add(builder, folder, constant(label))
+        elif name == "val" and val_labels is not None:
+            lister.add(builder, name, val_labels(classes))
+        else:
+            lister.add(builder, name, constant(UNLABELLED))
+        splits[name] = Split(builder.build(), read_files)
+    check_classes(root, classes, splits)
+    words = read_words(root / "words.txt")
+    names = tuple(words.get(name, name) for name in classes)
+    return Source(root, "class folders", classes, names, splits, lister.skipped)
+
+
+def _is_flat(root: Path, split: str) -> bool:
+    """Whether a split's folder is no tree of classes: none of its folders is one of train's."""
+    known = subfolders(root / "train")
+    return bool(known) and not set(known) & set(subfolders(root / split))
+
+
+def checked_classes(root: Path, found: set[str]) -> tuple[str, ...]:
+    """Class folders in label order. Raises UserError when there are none or one is not UTF-8."""
+    if not found:
+        raise UserError(
+            f"{root} has no class folders and none of the data sets that prep knows; expected "
+            f"{root}/train/<class>/<picture> or {root}/<class>/<picture>"
+        )
+    for name in found:
+        if not is_utf8(name):
+            raise UserError(f"the name of class folder {name!r} is not UTF-8; rename the folder")
+    return tuple(sorted(found))
+
+
+def check_classes(root: Path, classes: Sequence[str], splits: dict[str, Split]) -> None:
+    """Every class has a picture in train, and no split is empty."""
+    for name, split in splits.items():
+        if not len(split.listing):
+            raise UserError(
+                f"{root} holds no pictures for {name}; known are {', '.join(sorted(EXTENSIONS))}"
+            )
+    counts = splits["train"].counts(len(classes)) if "train" in splits else None
+    empty = (
+        [] if counts is None else [classes[label] for label in np.flatnonzero(counts == 0).tolist()]
+    )
+    if empty:
+        shown = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
+        raise UserError(
+            f"{len(empty)} of {len(classes)} classes have no picture in train of {root}: "
+            f"{shown}; add pictures or remove the folders"
+        )
+
+
+def constant(label: int) -> LabelOf:
+    """The same label for every picture."""
+    return lambda _: label
+
+
+class Lister:
+    """Walks folders in name order and counts what it passes over."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.skipped = 0
+
+    def add(self, builder: ListingBuilder, folder: str, label_of: LabelOf) -> None:
+        """Add every picture below `folder`, a path within the source."""
+        found: list[tuple[str, int, int]] = []
+        for relative, entry in _walk(self._root / folder, folder):
+            hidden = entry.name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
+            ending = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a million times)
+            if hidden or ending not in EXTENSIONS:
+                self.skipped += 1
+            elif entry.is_file():
+                found.append((relative, label_of(entry.name), entry.stat().st_size))
+            elif entry.is_symlink() and not Path(entry.path).exists():  # rejected when it is read
+                found.append((relative, label_of(entry.name), 0))
+            else:
+                self.skipped += 1
+        for name, label, size in sorted(found):
+            builder.add(name, label, size)
+
+
+def _walk(folder: Path | str, relative: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below `folder`, with its path within the source."""
+    try:
+        entries = list(os.scandir(folder))  # closed before the folders in it are walked
+    except FileNotFoundError:
+        return  # a class that this split does not have
+    for entry in entries:
+        path = f"{relative}/{entry.name}"
+        if entry.is_dir():
+            yield from _walk(entry.path, path)
+        else:
+            yield path, entry
+
+
+def subfolders(folder: Path) -> list[str]:
+    try:
+        return [
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.is_dir() and not entry.name.startswith(".")
+        ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def read_files(root: Path, listing: Listing) -> Iterator[Picture]:
+    """The pictures of plain files."""
+    for name, label, size in zip(
+        listing.names, listing.labels.tolist(), listing.places["size"].tolist(), strict=True
+    ):
+        if size > MAX_BYTES:
+            yield Picture(name, label, None, too_many_bytes(size))
+            continue
+        try:
+            data = (root / name).read_bytes()
+        except OSError as error:
+            yield Picture(name, label, None, f"cannot be read: {error.strerror}")
+        else:
+            yield Picture(name, label, data)
+
+
+def read_words(path: Path) -> dict[str, str]:
+    """words.txt, if it is there: the name of each class for people."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); mend or remove it") from error
+    pairs = (line.split("\t", 1) for line in lines if "\t" in line)
+    return {wnid.strip(): name.strip() for wnid, name in pairs}
