@@ -33,7 +33,8 @@ from torchvision import transforms
 from prep import images, resize, stats, verify, write
 from prep.resize_unit import Settings
 from prep.sample import draw_sample
-from prep.sources import Source, find_source
+from prep.sources import find_source
+from prep.sources.listing import Source
 
 SIDE, QUALITY = 256, 95
 PICTURES = 1000  # at most so many go through each way in a round; the commands take all
@@ -87,12 +88,12 @@ def picture_rates(files: list[bytes], rounds: int) -> dict[str, dict[str, float]
 def command_rates(found: Source, folder: Path) -> dict[str, float]:
     """Images/s of each command with every core."""
     split, beton = next(iter(found.splits)), folder / "train.beton"
-    count = sum(len(originals) for originals in found.splits.values())
+    count = sum(len(entries.listing) for entries in found.splits.values())
     prepared = folder / "prepared" / split
-    in_split = len(found.splits[split])
+    in_split = len(found.splits[split].listing)
     stages: list[tuple[str, int, Callable[[], Any]]] = [
         ("resize", count, lambda: resize.resize(
-            found, folder / "prepared", Settings(SIDE, QUALITY), None, 1.0)),
+            found, folder / "prepared", resize.Options(Settings(SIDE, QUALITY), max_rejects=1.0))),
         ("stats", in_split, lambda: stats.write(stats.measure(prepared, None), prepared)),
         ("write-beton", in_split, lambda: write.write_beton(prepared, beton, "jpg", None)),
         ("verify", in_split, lambda: verify.verify(beton, None)),
@@ -140,7 +141,9 @@ def main() -> None:
         if arguments.source is None:
             draw_sample(source, 10, 100, 10, 0, None, no_report)
         found = find_source(source)
-        originals = [found.root / item.path for split in found.splits.values() for item in split]
+        originals = [
+            found.root / name for split in found.splits.values() for name in split.listing.names
+        ]
         read = (path.read_bytes() for path in originals[:: -(-len(originals) // PICTURES)])
         files = [data for data in read if _plain(data)]
         report = {

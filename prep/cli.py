@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prep import __version__
-from prep.program import png_path
+from prep.program import UserError, png_path
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from rich.table import Table
 
+    from prep.check import Contents
     from prep.handover import Card, Statistics
+    from prep.manifest import Manifest
+    from prep.sources.listing import Source
 
 app = typer.Typer(
     name="prep",
@@ -41,6 +44,44 @@ PreparedFolder = Annotated[
     Path, typer.Argument(metavar="OUT/SPLIT", help="A split that `prep resize` made.")
 ]
 BetonFile = Annotated[Path, typer.Argument(metavar="FILE.beton")]
+
+
+SourceFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SRC",
+        help="ImageNet's archives, Kaggle's tree, parquet shards, WebDataset tars, Tiny ImageNet, "
+        "Caltech-256, CIFAR-10, SRC/train/<class>/ and SRC/val/<class>/, or SRC/<class>/.",
+    ),
+]
+ManifestName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The data set this is, when its class names do not tell."),
+]
+Clutter = Annotated[bool, typer.Option("--clutter", help="Caltech-256 with its class of clutter.")]
+
+
+class Which(enum.StrEnum):
+    """The splits to look at."""
+
+    all = "all"
+    train = "train"
+    val = "val"
+    test = "test"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", "val", "test") if self is Which.all else (self.value,)
+
+
+SplitName = Annotated[Which, typer.Option("--split", help="Which part of the source.")]
+
+
+class Layout(enum.StrEnum):
+    """How prepared pictures lie on disk."""
+
+    tree = "tree"
+    tar = "tar"
 
 
 class Mode(enum.StrEnum):
@@ -85,16 +126,59 @@ def sample(
 
 
 @app.command()
+def check(
+    source: SourceFolder,
+    manifest: ManifestName = None,
+    split: SplitName = Which.all,
+    clutter: Clutter = False,
+    md5: Annotated[bool, typer.Option("--md5", help="Check archives' md5s too: minutes.")] = False,
+    jobs: Jobs = None,
+) -> None:
+    """Tell what a source holds, and what its data set has that it lacks; writes nothing."""
+    from prep import check as stage
+    from prep.sources import find_source
+
+    known = manifest_named(manifest)
+    found = find_source(source, split.splits, known, clutter, jobs)
+    known = known or stage.manifest_of(found)
+    contents = stage.look_inside(found, known, jobs)
+    _print(_source_table(found, known, contents))
+    wrong = []
+    if known is not None:
+        wrong = stage.contradictions(found, known, split.splits, contents.counts)
+        if md5:
+            for archive, right in stage.check_md5s(found, known, jobs):
+                typer.echo(f"{archive}: md5 {'right' if right else 'WRONG'}")
+                wrong += [] if right else [f"{archive} has another md5 than {known.title}'s"]
+    for sentence in wrong:
+        typer.echo(f"contradiction: {sentence}")
+    if wrong and known is not None:
+        raise UserError(
+            f"{source} contradicts {known.title} in {len(wrong)} ways; mend it, or prepare what is "
+            "there with `prep resize --partial`"
+        )
+
+
+@app.command()
 def resize(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SRC", help="SRC/train/<class>/ and SRC/val/<class>/, or SRC/<class>/."
-        ),
-    ],
+    source: SourceFolder,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Gets OUT/train, OUT/val.")],
     size: Annotated[int, typer.Option(min=8, max=4096, help="Side in pixels.")] = 256,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEGs.")] = 95,
+    layout: Annotated[
+        Layout, typer.Option(help="tree: a file a picture; tar: a tar a class, for WebDataset.")
+    ] = Layout.tree,
+    split: SplitName = Which.all,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=0.9, help="Make val from this share of train, class by class."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of --val-fraction.")] = 0,
+    manifest: ManifestName = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take a data set that is not whole.")
+    ] = False,
+    clutter: Clutter = False,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Larger pictures are rejected.")
     ] = 40_000_000,
@@ -102,18 +186,37 @@ def resize(
         float, typer.Option(min=0.0, max=1.0, help="Fraction of a split that may be rejected.")
     ] = 0.01,
     jobs: Jobs = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Work on this Dask cluster: tcp://scheduler:8786."),
+    ] = None,
 ) -> None:
     """Resize every picture: shorter side to --size, centre crop, JPEG. Killed, it carries on."""
+    from prep import check as checks
     from prep import resize as stage
     from prep.resize_unit import Settings
     from prep.sources import find_source
+    from prep.sources.divide import with_validation
 
     started = time.monotonic()
-    found = find_source(source)
+    known = manifest_named(manifest)
+    found = find_source(source, split.splits, known, clutter, jobs)
     if found.skipped:
         typer.echo(f"{found.skipped} files passed over: no picture by their name", err=True)
-    settings = Settings(size, quality, max_pixels)
-    summaries = stage.resize(found, out, settings, jobs, max_rejects)
+    known = known or checks.manifest_of(found)
+    if known is not None and not partial:
+        checks.refuse_contradictions(found, known, split.splits)
+    if val_fraction:
+        found = with_validation(found, val_fraction, seed)
+    options = stage.Options(
+        settings=Settings(size, quality, max_pixels),
+        layout=layout.value,
+        jobs=jobs,
+        dask=dask,
+        max_rejects=max_rejects,
+        expected=None if partial else known,
+    )
+    summaries = stage.resize(found, out, options)
     seconds = time.monotonic() - started
     for summary in summaries:
         state = ", already prepared" if summary.already_done else ""
@@ -214,6 +317,36 @@ def _print(table: Table) -> None:
     from rich.console import Console
 
     Console(markup=False).print(table)  # names may hold square brackets
+
+
+def manifest_named(name: str | None) -> Manifest | None:
+    from prep.manifest import load
+
+    return load(name) if name else None
+
+
+def _source_table(source: Source, manifest: Manifest | None, contents: Contents) -> Table:
+    from rich.table import Table
+
+    known = manifest.splits if manifest else {}
+    title = f"{source.root}: {source.kind}"
+    title += f"; {manifest.title}" if manifest else "; no data set that prep knows"
+    table = Table(title=title, title_justify="left")
+    for heading in ("split", "images", "known", "classes", "images a class"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, counts in contents.counts.items():
+        images = len(source.splits[split].listing) if not counts.any() else int(counts.sum())
+        there = counts[counts > 0]
+        table.add_row(
+            split,
+            f"{images:,}",
+            f"{known[split].images:,}" if split in known else "",
+            f"{len(there):,}" if len(there) else "unlabelled",
+            f"{there.min()} to {there.max()}" if len(there) else "",
+        )
+    for odd in contents.oddities:
+        table.add_row(f"  {odd.kind}", f"{odd.found:,}", f"{odd.known:,}", "", "")
+    return table
 
 
 def _statistics_table(statistics: Statistics) -> Table:

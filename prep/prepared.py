@@ -1,5 +1,6 @@
 """A prepared split on disk: `OUT/<split>/`, its manifest `OUT/<split>.parquet`, its card.
 
+The pictures are files of their own, `<class>/<file>`, or lie in one tar a class (`--layout tar`).
 The manifest has one row per original, in label, then name order: rows of status "ok" are the
 split's samples, rows of status "rejected" say why.
 """
@@ -8,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ SCHEMA = pa.schema(
     [
         ("class", pa.string()),
         ("label", pa.int32()),
-        ("name", pa.string()),  # relative to OUT/<split>, with slashes
+        ("name", pa.string()),  # "<class>/<file>", relative to OUT/<split>
+        ("shard", pa.string()),  # the tar in OUT/<split> that holds it; null: a file of its own
+        ("offset", pa.int64()),  # of its bytes in the tar
         ("source", pa.string()),  # relative to the source's folder
         ("width", pa.int32()),  # of the original, pixels; 0 where it could not be read
         ("height", pa.int32()),
@@ -38,7 +42,19 @@ SCHEMA = pa.schema(
     ]
 )
 
+ROW_GROUP = 8192  # rows; memory does not grow with their number
+
 Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a prepared sample's bytes lie, and their checksum."""
+
+    path: Path
+    offset: int
+    size: int | None  # bytes; None: the whole file
+    crc32: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +63,9 @@ class PreparedSplit:
 
     folder: Path
     card: Card
-    names: pa.ChunkedArray  # [N] strings, relative to `folder`
+    names: pa.ChunkedArray  # [N] strings, "<class>/<file>"
+    shards: pa.ChunkedArray  # [N] strings, null where the sample is a file of its own
+    offsets: npt.NDArray[np.int64]  # [N] bytes, in the shard
     labels: npt.NDArray[np.int64]  # [N]
     sizes: npt.NDArray[np.int64]  # [N] bytes
     crc32: npt.NDArray[np.uint32]  # [N]
@@ -56,9 +74,41 @@ class PreparedSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def paths(self, start: int, stop: int) -> list[Path]:
-        """The files of samples start..stop-1."""
-        return [self.folder / name for name in self.names.slice(start, stop - start).to_pylist()]
+    def places(self, start: int, stop: int) -> list[Place]:
+        """Where samples start..stop-1 lie."""
+        columns = zip(
+            self.names.slice(start, stop - start).to_pylist(),
+            self.shards.slice(start, stop - start).to_pylist(),
+            self.offsets[start:stop].tolist(),
+            self.sizes[start:stop].tolist(),
+            self.crc32[start:stop].tolist(),
+            strict=True,
+        )
+        return [
+            Place(self.folder / name, 0, None, crc32)
+            if shard is None
+            else Place(self.folder / shard, offset, size, crc32)
+            for name, shard, offset, size, crc32 in columns
+        ]
+
+
+def read_unchanged(place: Place) -> bytes:
+    """The bytes of a prepared sample. Raises UserError when they are not those of the manifest."""
+    try:
+        with place.path.open("rb") as file:
+            file.seek(place.offset)
+            data = file.read() if place.size is None else file.read(place.size)
+    except OSError as error:
+        raise UserError(
+            f"{place.path} cannot be read: {error.strerror}; remove this prepared set and run "
+            "`prep resize` again"
+        ) from error
+    if zlib.crc32(data) != place.crc32:
+        raise UserError(
+            f"{place.path} has changed since it was prepared (crc32 differs from the manifest); "
+            "remove this prepared set and run `prep resize` again"
+        )
+    return data
 
 
 def split_card_path(folder: Path) -> Path:
@@ -81,11 +131,22 @@ def _named(folder: Path) -> Path:
     return folder.resolve() if folder.name in ("", "..") else folder
 
 
-def write_manifest(batches: Iterable[list[Row]], path: Path) -> None:
-    """Write rows as they come, a row group each batch; memory does not grow with their number."""
-    with whole_file(path) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
-        for rows in batches:
-            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+def partial_folder(folder: Path) -> Path:
+    """Where a split's pictures are until all are there."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def write_manifest(rows: pa.Table, layout: str, path: Path) -> None:
+    """Write rows of SCHEMA; the same rows give the same bytes."""
+    with whole_file(path) as partial:
+        described = rows.cast(SCHEMA).replace_schema_metadata({"layout": layout})
+        pq.write_table(described, partial, row_group_size=ROW_GROUP)
+
+
+def layout_of(folder: Path) -> str:
+    """How a finished split's pictures lie: "tree" or "tar"."""
+    metadata: dict[bytes, bytes] = pq.read_schema(manifest_path(folder)).metadata
+    return metadata[b"layout"].decode()
 
 
 def open_prepared(folder: Path) -> PreparedSplit:
@@ -102,7 +163,7 @@ def open_prepared(folder: Path) -> PreparedSplit:
     try:
         table = pq.read_table(
             path,
-            columns=["name", "label", "bytes", "crc32", "sha256"],
+            columns=["name", "shard", "offset", "label", "bytes", "crc32", "sha256"],
             filters=[("status", "=", "ok")],
         )
         digests = np.frombuffer(b"".join(table["sha256"].to_pylist()), np.uint8).reshape(-1, 32)
@@ -125,6 +186,8 @@ def open_prepared(folder: Path) -> PreparedSplit:
         folder=folder,
         card=card,
         names=table["name"],
+        shards=table["shard"],
+        offsets=table["offset"].to_numpy(),
         labels=labels,
         sizes=table["bytes"].to_numpy(),
         crc32=table["crc32"].to_numpy(),
@@ -132,12 +195,13 @@ def open_prepared(folder: Path) -> PreparedSplit:
     )
 
 
-def write_rejects(rejected: Iterable[tuple[str, Row]], path: Path) -> None:
-    """Write (split, manifest row) pairs as lines of JSON."""
+def write_rejects(rejected: dict[str, list[Row]], path: Path) -> None:
+    """Write the rejected manifest rows of each split as lines of JSON."""
     with whole_file(path) as partial, partial.open("w", encoding="utf-8") as out:
-        for split, row in rejected:
-            entry = {"split": split, "path": row["source"], "reason": row["reason"]}
-            out.write(json.dumps(entry) + "\n")
+        for split, rows in rejected.items():
+            for row in rows:
+                entry = {"split": split, "path": row["source"], "reason": row["reason"]}
+                out.write(json.dumps(entry) + "\n")
 
 
 def rejected_rows(folder: Path) -> Iterator[Row]:

@@ -17,8 +17,11 @@ class Report(Protocol):
 
 
 @contextlib.contextmanager
-def progress(title: str, total: int) -> Iterator[Report]:
-    """Show count, images/s, time left and rejects on standard error while the block runs."""
+def progress(title: str, total: int | None) -> Iterator[Report]:
+    """Show count, images/s, time left and rejects on standard error while the block runs.
+
+    `total` is None where nobody knows it yet.
+    """
     from rich.console import Console
 
     console = Console(stderr=True, markup=False, highlight=False)
@@ -30,7 +33,7 @@ def progress(title: str, total: int) -> Iterator[Report]:
 
 
 @contextlib.contextmanager
-def _bar(console: object, title: str, total: int) -> Iterator[Report]:
+def _bar(console: object, title: str, total: int | None) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -67,7 +70,7 @@ def _bar(console: object, title: str, total: int) -> Iterator[Report]:
 
 
 class _LineReport:
-    def __init__(self, console: object, title: str, total: int) -> None:
+    def __init__(self, console: object, title: str, total: int | None) -> None:
         self._console, self._title, self._total = console, title, total
         self._started = self._last = time.monotonic()
         self._done = self._rejected = 0
@@ -79,9 +82,12 @@ class _LineReport:
         if now - self._last >= LOG_INTERVAL:
             self._last = now
             rate = self._done / max(now - self._started, 1e-9)
-            left = (self._total - self._done) / max(rate, 1e-9)
+            of, left = "", ""
+            if self._total is not None:
+                of = f"/{self._total}"
+                left = f"{(self._total - self._done) / max(rate, 1e-9):,.0f} s left, "
             self._console.print(  # type: ignore[attr-defined]
-                f"{self._title}: {self._done}/{self._total}, {rate:,.0f} images/s, "
-                f"{left:,.0f} s left, {self._rejected} rejected",
+                f"{self._title}: {self._done}{of}, {rate:,.0f} images/s, "
+                f"{left}{self._rejected} rejected",
                 soft_wrap=True,
             )

@@ -1,63 +1,56 @@
-"""Stage one: pictures to SxS JPEGs, `OUT/<split>/<class>/<name>`.
+"""Stage one: pictures to SxS JPEGs, `OUT/<split>/<class>/<name>` or `OUT/<split>/<class>.tar`.
 
-The work is cut into units of consecutive pictures. A worker writes a unit's JPEGs into
-`OUT/<split>.partial/`, makes them durable, and only then writes the unit's rows into
+The work is cut into units: runs of consecutive pictures, or whole archives of one class. A worker
+stores a unit's JPEGs, makes them durable, and only then writes the unit's rows into
 `OUT/.prep/<split>/`: that file's presence is the journal. A killed run therefore carries on with
-the units that have no rows. When all have, the folder gets its name, then manifest and card
-follow; the card says that the split is whole.
+the units that have no rows. When all have, the split is finished (prep.finish).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from prep import __version__, handover, images, prepared
-from prep.files import only_run, sync_folder, whole_file
-from prep.handover import Card, ClassEntry
+from prep import handover, prepared
+from prep.check import contradictions
+from prep.files import only_run, whole_file
+from prep.finish import Journal, SplitSummary, already_done, finish
+from prep.manifest import Manifest
+from prep.names import FileNames, class_folders, folder_of
+from prep.plan import plan, plan_of_card, refuse_other_plan
 from prep.program import UserError
 from prep.progress import progress
-from prep.resize_unit import Settings, Unit, read_rows, resize_unit
-from prep.sources import Original, Source
+from prep.resize_unit import Settings, Unit, resize_unit
+from prep.sources.listing import SPLITS, Source
 from prep.units import run_units
 
-UNIT_SIZE = 256  # pictures: one or two seconds of one core
-STEM_BYTES = 240  # of a prepared file's name; a whole name may have 255 bytes
-
 
 @dataclasses.dataclass(frozen=True)
-class SplitSummary:
-    """What became of one split."""
+class Options:
+    """How to prepare, where and by whom."""
 
-    split: str
-    samples: int
-    rejected: int
-    already_done: bool  # by an earlier run of the same command
-
-
-@dataclasses.dataclass(frozen=True)
-class _Split:
-    """A split whose pictures are all done; `units` is empty when an earlier run finished it."""
-
-    folder: Path
-    units: list[Unit]
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    layout: str = "tree"  # or "tar", one a class
+    jobs: int | None = None  # worker processes; None: every core
+    dask: str | None = None  # address of a Dask scheduler, whose workers do the units instead
+    max_rejects: float = 0.01  # fraction of a split
+    expected: Manifest | None = None  # what the archives should hold; None: anything
 
 
-def resize(
-    source: Source, out: Path, settings: Settings, jobs: int | None, max_rejects: float
-) -> list[SplitSummary]:
+def resize(source: Source, out: Path, options: Options) -> list[SplitSummary]:
     """Prepare every split of `source` under `out`; returns one summary a split.
 
-    Raises UserError when `out` holds something else, cannot be written, or when more than
-    `max_rejects` (a fraction) of a split's pictures are rejected.
+    Raises UserError when `out` holds something else, cannot be written, when the pictures in a
+    split's archives are not as many as expected, or when more of a split's are rejected than
+    allowed.
     """
     if out.resolve().is_relative_to(source.root.resolve()):
         raise UserError(
@@ -69,14 +62,29 @@ def resize(
     except OSError as error:
         raise UserError(f"cannot create {out}: {error.strerror}; give another folder") from error
     with _work_folder(out) as work:
-        splits = [
-            _prepare_split(source, split, out, work, settings, jobs) for split in source.splits
+        journals = {
+            split: _prepare_split(source, out / split, work, options) for split in source.splits
+        }
+        rejected = {
+            split: list(journal.rejected() if journal else prepared.rejected_rows(out / split))
+            for split, journal in journals.items()
+        }
+        others = {
+            split: list(prepared.rejected_rows(out / split))
+            for split in SPLITS
+            if split not in journals and prepared.manifest_path(out / split).exists()
+        }
+        prepared.write_rejects(others | rejected, out / "rejects.jsonl")
+        for split, journal in journals.items():
+            if journal:
+                _check_counts(source, split, journal, options.expected)
+                _check_rejects(out / split, journal, rejected[split], options.max_rejects)
+        summaries = [
+            finish(source, out / split, journal, options.settings, options.layout, options.jobs)
+            if journal
+            else already_done(out / split, len(rejected[split]))
+            for split, journal in journals.items()
         ]
-        rejected = ((split.folder.name, row) for split in splits for row in _rejected(split))
-        prepared.write_rejects(rejected, out / "rejects.jsonl")
-        for split in splits:
-            _check_rejects(split, len(source.splits[split.folder.name]), max_rejects)
-        summaries = [_finish(source, split, settings) for split in splits]
         shutil.rmtree(work)
     return summaries
 
@@ -102,33 +110,33 @@ def _clear_if_unused(work: Path) -> None:
 # --------------------------------------------------------------------------- one split
 
 
-def _prepare_split(
-    source: Source, split: str, out: Path, work: Path, settings: Settings, jobs: int | None
-) -> _Split:
-    """Do the units that are not done yet."""
-    folder = out / split
-    plan = _plan(source, split, settings)
+def _prepare_split(source: Source, folder: Path, work: Path, options: Options) -> Journal | None:
+    """Do the units that are not done yet; None when an earlier run finished the split."""
+    split = folder.name
+    wanted = plan(source, split, options.settings, options.layout)
     if prepared.split_card_path(folder).exists():
         _refuse_remains(folder)
         card = handover.read_card(prepared.split_card_path(folder))
-        _refuse_other_plan(plan | _plan_of_card(card), plan, folder)
-        return _Split(folder, [])
+        refuse_other_plan(
+            plan_of_card(card) | {"layout": prepared.layout_of(folder)}, wanted, folder
+        )
+        return None
 
     rows_folder = work / split
     plan_file = rows_folder / "plan.json"
     if plan_file.exists():
-        _refuse_other_plan(json.loads(plan_file.read_text()), plan, folder)
+        refuse_other_plan(json.loads(plan_file.read_text()), wanted, folder)
     elif folder.exists():
         raise UserError(f"{folder} exists and was not made by this command; give another folder")
     else:
         rows_folder.mkdir(exist_ok=True)
         with whole_file(plan_file) as partial:
-            partial.write_text(json.dumps(plan))
+            partial.write_text(json.dumps(wanted))
 
-    units = _units(source, split, folder, rows_folder, settings)
+    journal = Journal(rows_folder, len(source.splits[split].unit_bounds()) - 1)
     if not folder.exists():  # else a run was killed after naming the folder
-        _run(units, split, jobs)
-    return _Split(folder, units)
+        _run(source, folder, journal, options)
+    return journal
 
 
 def _refuse_remains(folder: Path) -> None:
@@ -141,163 +149,89 @@ def _refuse_remains(folder: Path) -> None:
             )
 
 
-def _run(units: list[Unit], split: str, jobs: int | None) -> None:
-    images_folder = units[0].images_folder
+def _run(source: Source, folder: Path, journal: Journal, options: Options) -> None:
+    split = source.splits[folder.name]
+    images_folder = prepared.partial_folder(folder)
     images_folder.mkdir(exist_ok=True)
-    for class_folder in {PurePosixPath(name).parent for unit in units for name in unit.names}:
-        (images_folder / class_folder).mkdir(exist_ok=True)
-    missing = [unit for unit in units if not unit.rows_file.exists()]
-    with progress(f"resize {split}", sum(len(unit.originals) for unit in missing)) as report:
-        for done, rejected in run_units(resize_unit, missing, jobs):
+    if options.layout == "tree":
+        folders = class_folders(source.classes)
+        for label in np.unique(split.listing.labels).tolist():
+            (images_folder / folder_of(label, folders)).mkdir(exist_ok=True)
+    missing = np.array([not journal.file(number).exists() for number in range(journal.units)])
+    pictures = _pictures_of_units(source, folder.name, options.expected)
+    total = None if pictures is None else int(pictures[missing].sum())
+    every = _units(source, folder.name, images_folder, journal.folder, options)
+    units = (unit for unit in every if missing[unit.number])
+    with progress(f"resize {folder.name}", total) as report:
+        for done, rejected in run_units(resize_unit, units, options.jobs, options.dask):
             report(done, rejected)
 
 
-def _rows(split: _Split) -> Iterator[prepared.Row]:
-    return (row for unit in split.units for row in read_rows(unit.rows_file))
-
-
-def _rejected(split: _Split) -> Iterator[prepared.Row]:
-    if not split.units:
-        return prepared.rejected_rows(split.folder)
-    return (row for row in _rows(split) if row["status"] == "rejected")
-
-
-def _check_rejects(split: _Split, total: int, max_rejects: float) -> None:
-    rejected = list(_rejected(split))
-    if split.units and len(rejected) > max_rejects * total:
-        first = rejected[0]
-        raise UserError(
-            f"{len(rejected)} of {total} pictures of {split.folder.name} were rejected, more than "
-            f"--max-rejects {max_rejects:g} allows; the first is {first['source']}: "
-            f"{first['reason']}; all are in {split.folder.parent / 'rejects.jsonl'}: run the same "
-            "command with a larger --max-rejects, or mend them and give another OUT"
-        )
-
-
-def _finish(source: Source, split: _Split, settings: Settings) -> SplitSummary:
-    """Name the folder, write manifest and card."""
-    folder, name = split.folder, split.folder.name
-    total = len(source.splits[name])
-    if not split.units:
-        samples = handover.read_card(prepared.split_card_path(folder)).samples
-        return SplitSummary(name, samples, total - samples, already_done=True)
-    labels, digests = [], []
-    for row in _rows(split):
-        if row["status"] == "ok":
-            labels.append(row["label"])
-            digests.append(row["sha256"])
-    label_array = np.array(labels, np.int64)
-    counts = np.bincount(label_array, minlength=len(source.classes))
-    card = Card(
-        split=name,
-        samples=len(labels),
-        classes=tuple(
-            ClassEntry(wnid, class_name, int(count))
-            for wnid, class_name, count in zip(source.classes, source.names, counts, strict=True)
-        ),
-        mode="jpg",
-        sha256=None,
-        pixels_id=handover.pixels_id(
-            label_array, np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
-        ),
-        tools=tool_versions(),
-        **_plan_fields(source, name, settings),
-    )
-    if not folder.exists():
-        split.units[0].images_folder.replace(folder)
-        sync_folder(folder.parent)
-    manifest = (read_rows(unit.rows_file) for unit in split.units)
-    prepared.write_manifest(manifest, prepared.manifest_path(folder))
-    handover.write_card(card, prepared.split_card_path(folder))
-    return SplitSummary(name, len(labels), total - len(labels), already_done=False)
-
-
-# --------------------------------------------------------------------------- the plan
-
-
-def _plan_fields(source: Source, split: str, settings: Settings) -> dict[str, Any]:
-    return {
-        "side": settings.side,
-        "quality": settings.quality,
-        "filter": images.FILTER,
-        "fit": "crop",
-        "source": source.fingerprint(split),
-    }
-
-
-def _plan(source: Source, split: str, settings: Settings) -> dict[str, Any]:
-    """What has to be equal for a killed run to be carried on from."""
-    return _plan_fields(source, split, settings) | {
-        "max_pixels": settings.max_pixels,
-        "unit_size": UNIT_SIZE,
-        "tools": ", ".join(f"{tool} {version}" for tool, version in tool_versions().items()),
-    }
-
-
-def _plan_of_card(card: Card) -> dict[str, Any]:
-    """What has to be equal for a finished run to be the one asked for."""
-    fields = ("side", "quality", "filter", "fit", "source")
-    return {name: getattr(card, name) for name in fields}
-
-
-def _refuse_other_plan(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    for name, value in new.items():
-        if old.get(name) != value:
-            what = (
-                "from other pictures (names or sizes differ)"
-                if name == "source"
-                else f"with {name.replace('_', '-')} {old.get(name)}, this command says {value}"
-            )
-            raise UserError(f"{folder} was prepared {what}; give another OUT, or remove this one")
+def _pictures_of_units(
+    source: Source, name: str, expected: Manifest | None
+) -> npt.NDArray[np.int64] | None:
+    """How many pictures each unit has; None when that shows only as archives are read."""
+    split = source.splits[name]
+    if not split.of_archives:
+        return np.diff(split.unit_bounds())
+    images = {c.folder: c.images.get(name) for c in expected.classes} if expected else {}
+    known = [images.get(source.classes[label]) for label in split.listing.labels.tolist()]
+    return None if None in known else np.array(known)
 
 
 def _units(
-    source: Source, split: str, folder: Path, rows_folder: Path, settings: Settings
-) -> list[Unit]:
-    originals = source.splits[split]
-    names = _output_names(source, originals)
-    images_folder = folder.with_name(folder.name + ".partial")
-    return [
-        Unit(
+    source: Source, name: str, images_folder: Path, work: Path, options: Options
+) -> Iterator[Unit]:
+    """The units of a split in order, made as they are needed."""
+    split, folders = source.splits[name], class_folders(source.classes)
+    given = FileNames(folders, whole_stem=options.layout == "tar")
+    bounds = split.unit_bounds().tolist()
+    for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        entries = split.listing.part(start, stop)
+        names = None
+        if not split.of_archives:
+            pairs = zip(entries.labels.tolist(), entries.names, strict=True)
+            names = tuple(given.add(label, entry) for label, entry in pairs)
+        yield Unit(
             number=number,
-            root=source.root,
-            images_folder=images_folder,
-            rows_file=rows_folder / f"{number:06d}.jsonl",
-            originals=originals[start : start + UNIT_SIZE],
-            names=tuple(names[start : start + UNIT_SIZE]),
-            settings=settings,
+            root=source.root.absolute(),  # a worker may be elsewhere
+            entries=entries,
+            read=split.read,
+            names=names,
+            folders=folders,
+            layout=options.layout,
+            images_folder=images_folder.absolute(),
+            work=work.absolute(),
+            settings=options.settings,
         )
-        for number, start in enumerate(range(0, len(originals), UNIT_SIZE))
-    ]
 
 
-def _output_names(source: Source, originals: tuple[Original, ...]) -> list[str]:
-    """`<class>/<file>` for each original: its own name where that is a JPEG's, else with .jpg.
-
-    A name that is taken (a/1.jpg and b/1.jpg in one class) gets a number.
-    """
-    names: list[str] = []
-    taken: set[str] = set()
-    for original in originals:
-        path = PurePosixPath(original.path)
-        jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-        stem, suffix = (path.stem, path.suffix) if jpeg else (path.name, ".jpg")
-        # Valid UTF-8, and short enough for a suffix and a number after it.
-        stem = os.fsencode(stem).decode("utf-8", "replace")
-        stem = stem.encode()[:STEM_BYTES].decode("utf-8", "ignore")
-        prefix, number = f"{source.classes[original.label]}/{stem}", 1
-        name = prefix + suffix
-        while name in taken:
-            number += 1
-            name = f"{prefix}~{number}{suffix}"
-        taken.add(name)
-        names.append(name)
-    return names
+# --------------------------------------------------------------------------- checks
 
 
-def tool_versions() -> dict[str, str]:
-    """The versions of what decides the bytes."""
-    import PIL
-    import simplejpeg
+def _check_counts(source: Source, split: str, journal: Journal, expected: Manifest | None) -> None:
+    """What archives held is known only now."""
+    if expected is None or not source.splits[split].of_archives:
+        return
+    counts = {split: journal.counts(len(source.classes))}
+    found = contradictions(source, expected, [split], counts)
+    if found:
+        raise UserError(
+            f"{source.root} contradicts {expected.title}: {found[0]}"
+            + (f" (and {len(found) - 1} more)" if found[1:] else "")
+            + "; get the archive again, or run the same command with --partial"
+        )
 
-    return {"prep": __version__, "pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}
+
+def _check_rejects(
+    folder: Path, journal: Journal, rejected: list[prepared.Row], max_rejects: float
+) -> None:
+    total = journal.total()
+    if len(rejected) > max_rejects * total:
+        first = rejected[0]
+        raise UserError(
+            f"{len(rejected)} of {total} pictures of {folder.name} were rejected, more than "
+            f"--max-rejects {max_rejects:g} allows; the first is {first['source']}: "
+            f"{first['reason']}; all are in {folder.parent / 'rejects.jsonl'}: run the same "
+            "command with a larger --max-rejects, or mend them and give another OUT"
+        )

@@ -1,22 +1,32 @@
-"""The part of prep.resize that runs in a worker: one unit of pictures, from files to files.
+"""The part of prep.resize that runs in a worker: one unit of pictures, from source to disk.
 
-The unit's rows are written last, when its pictures are on the disk: their file is the journal.
+A unit's pictures become files of their own, or follow one another in one file that is later sorted
+into a tar a class. Its rows are written last, when its pictures are on the disk: the file that
+holds them is the journal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import hashlib
-import json
 import os
 import zlib
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prep import images, prepared
 from prep.files import whole_file
+from prep.names import FileNames
 from prep.program import UserError
-from prep.sources import Original
+from prep.sources.listing import Listing, Picture, Read
+
+# Stores one prepared picture under its name; returns where it begins in the file that holds it.
+Store = Callable[[str, bytes], int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,36 +40,56 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """Consecutive pictures of one split, and where they go."""
+    """Consecutive entries of one split's listing, and where their pictures go."""
 
     number: int
-    root: Path
-    images_folder: Path
-    rows_file: Path
-    originals: tuple[Original, ...]
-    names: tuple[str, ...]  # "<class>/<file>", one per original
+    root: Path  # the source's folder
+    entries: Listing
+    read: Read
+    names: tuple[str, ...] | None  # "<class>/<file>", one an entry; None: named as they are read
+    folders: tuple[str, ...]  # of the classes, label order
+    layout: str  # "tree" or "tar"
+    images_folder: Path  # OUT/<split>.partial
+    work: Path  # OUT/.prep/<split>
     settings: Settings
+
+    @property
+    def rows_file(self) -> Path:
+        return rows_file(self.work, self.number)
+
+
+def rows_file(work: Path, number: int) -> Path:
+    """The rows of a unit; when it is there, so are the pictures."""
+    return work / f"{number:06d}.parquet"
+
+
+def part_file(work: Path, number: int) -> Path:
+    """The pictures of a unit, one after the other, with layout "tar"."""
+    return work / f"{number:06d}.part"
 
 
 def resize_unit(unit: Unit) -> tuple[int, int]:
     """Prepare the pictures of one unit; returns how many were done and how many rejected."""
-    rows = [
-        _resize_one(unit, original, name)
-        for original, name in zip(unit.originals, unit.names, strict=True)
-    ]
-    _make_durable(unit.images_folder)
+    given = FileNames(unit.folders, whole_stem=unit.layout == "tar")
+    names = iter(unit.names or ())
+    rows: list[prepared.Row] = []
+    with _store(unit) as store:
+        for picture in unit.read(unit.root, unit.entries):
+            name = given.add(picture.label, picture.name) if unit.names is None else next(names)
+            rows.append(_resize_one(picture, name, unit.settings, store))
     with whole_file(unit.rows_file) as partial:
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        pq.write_table(pa.Table.from_pylist(rows, schema=prepared.SCHEMA), partial)
     return len(rows), sum(row["status"] == "rejected" for row in rows)
 
 
-def _resize_one(unit: Unit, original: Original, name: str) -> prepared.Row:
-    class_name = PurePosixPath(name).parent.name
+def _resize_one(picture: Picture, name: str, settings: Settings, store: Store) -> prepared.Row:
     row: prepared.Row = {
-        "class": class_name,
-        "label": original.label,
+        "class": name.partition("/")[0],
+        "label": picture.label,
         "name": name,
-        "source": os.fsencode(original.path).decode("utf-8", "backslashreplace"),
+        "shard": None,
+        "offset": 0,
+        "source": os.fsencode(picture.name).decode("utf-8", "backslashreplace"),
         "width": 0,
         "height": 0,
         "kind": "",
@@ -67,43 +97,50 @@ def _resize_one(unit: Unit, original: Original, name: str) -> prepared.Row:
         "crc32": 0,
         "sha256": None,
         "status": "rejected",
+        "reason": picture.reason,
     }
-    settings = unit.settings
-    if original.bytes > images.MAX_BYTES:
-        return row | {"reason": images.too_many_bytes(original.bytes)}
+    if picture.data is None:
+        return row
     try:
-        data = (unit.root / original.path).read_bytes()
-        picture = images.prepare(data, settings.side, settings.max_pixels)
-    except OSError as error:
-        return row | {"reason": f"cannot be read: {error.strerror}"}
+        made = images.prepare(picture.data, settings.side, settings.max_pixels)
     except images.RejectedImageError as error:
         return row | {"reason": str(error)}
-    jpeg = images.encode_jpeg(picture.pixels, settings.quality)
-    path = unit.images_folder / name
-    try:
-        path.write_bytes(jpeg)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; make room, then run the same command again: "
-            "finished work is kept"
-        ) from error
+    jpeg = images.encode_jpeg(made.pixels, settings.quality)
     return row | {
-        "width": picture.width,
-        "height": picture.height,
-        "kind": picture.kind,
+        "offset": store(name, jpeg),
+        "width": made.width,
+        "height": made.height,
+        "kind": made.kind,
         "bytes": len(jpeg),
         "crc32": zlib.crc32(jpeg),
-        "sha256": hashlib.sha256(jpeg).hexdigest(),
+        "sha256": hashlib.sha256(jpeg).digest(),
         "status": "ok",
-        "reason": None,
     }
 
 
-def read_rows(path: Path) -> list[prepared.Row]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for row in rows:
-        row["sha256"] = bytes.fromhex(row["sha256"]) if row["sha256"] else None
-    return rows
+@contextlib.contextmanager
+def _store(unit: Unit) -> Iterator[Store]:
+    """Yield the function that stores a picture; when the block ends, all are on the disk."""
+    if unit.layout == "tar":
+        with whole_file(part_file(unit.work, unit.number)) as partial, partial.open("wb") as part:
+
+            def append(_: str, jpeg: bytes) -> int:
+                part.write(jpeg)
+                return part.tell() - len(jpeg)
+
+            yield append
+        return
+
+    def write(name: str, jpeg: bytes) -> int:
+        path = unit.images_folder / name
+        try:
+            path.write_bytes(jpeg)
+        except OSError as error:
+            raise _cannot_write(path, error.strerror) from error
+        return 0
+
+    yield write
+    _make_durable(unit.images_folder)
 
 
 def _make_durable(folder: Path) -> None:
@@ -114,10 +151,13 @@ def _make_durable(folder: Path) -> None:
         if not hasattr(libc, "syncfs"):  # not Linux
             os.sync()
         elif libc.syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise UserError(
-                f"cannot write {folder}: {os.strerror(code)}; make room, then run the same "
-                "command again: finished work is kept"
-            )
+            raise _cannot_write(folder, os.strerror(ctypes.get_errno()))
     finally:
         os.close(descriptor)
+
+
+def _cannot_write(path: Path, reason: str | None) -> UserError:
+    return UserError(
+        f"cannot write {path}: {reason}; make room, then run the same command again: finished "
+        "work is kept"
+    )

@@ -8,7 +8,6 @@ end, so that the file is the same for any number of workers and any order.
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from prep import handover, images, prepared
 from prep.handover import Statistics
 from prep.moments import Moments, moments_of, zero_moments
+from prep.prepared import Place
 from prep.program import UserError
 from prep.progress import progress
 from prep.units import run_units
@@ -29,8 +29,7 @@ BATCH = 32  # pictures decoded before their sums are taken
 class Unit:
     """Consecutive samples of a prepared split."""
 
-    paths: list[Path]
-    crc32: list[int]
+    places: list[Place]
     side: int
 
 
@@ -50,8 +49,7 @@ def measure(folder: Path, jobs: int | None) -> Statistics:
         raise UserError(f"{folder} holds no samples; see rejects.jsonl beside it")
     units = (
         Unit(
-            split.paths(start, min(start + UNIT_SIZE, len(split))),
-            split.crc32[start : start + UNIT_SIZE].tolist(),
+            split.places(start, min(start + UNIT_SIZE, len(split))),
             split.card.side,
         )
         for start in range(0, len(split), UNIT_SIZE)
@@ -68,44 +66,29 @@ def unit_moments(unit: Unit) -> Moments:
     """Decode and sum the samples of one unit."""
     batch = np.empty((BATCH, unit.side, unit.side, 3), np.uint8)
     total = zero_moments(unit.side)
-    for start in range(0, len(unit.paths), BATCH):
-        paths = unit.paths[start : start + BATCH]
-        for slot, path in enumerate(paths):
-            batch[slot] = read_sample(path, unit.crc32[start + slot], unit.side)
-        total += moments_of(batch[: len(paths)])
+    for start in range(0, len(unit.places), BATCH):
+        places = unit.places[start : start + BATCH]
+        for slot, place in enumerate(places):
+            batch[slot] = read_sample(place, unit.side)
+        total += moments_of(batch[: len(places)])
     return total
 
 
-def read_sample(path: Path, crc32: int, side: int) -> npt.NDArray[np.uint8]:
-    """The pixels of a prepared file, uint8 [side,side,3].
+def read_sample(place: Place, side: int) -> npt.NDArray[np.uint8]:
+    """The pixels of a prepared sample, uint8 [side,side,3].
 
     Raises UserError when the file is missing or is not the one that was prepared.
     """
-    data = read_unchanged(path, crc32)
+    data = prepared.read_unchanged(place)
     try:
         pixels = images.decode_as_ffcv(data)
     except ValueError as error:
-        raise UserError(f"{path} cannot be decoded ({error}); run `prep resize` again") from error
-    if pixels.shape != (side, side, 3):
-        raise UserError(f"{path} has shape {pixels.shape}, its card says {side}x{side}x3")
-    return pixels
-
-
-def read_unchanged(path: Path, crc32: int) -> bytes:
-    """The bytes of a prepared file, which must be those of its manifest row."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
         raise UserError(
-            f"{path} cannot be read: {error.strerror}; remove this prepared set and run "
-            "`prep resize` again"
+            f"{place.path} cannot be decoded ({error}); run `prep resize` again"
         ) from error
-    if zlib.crc32(data) != crc32:
-        raise UserError(
-            f"{path} has changed since it was prepared (crc32 differs from the manifest); remove "
-            "this prepared set and run `prep resize` again"
-        )
-    return data
+    if pixels.shape != (side, side, 3):
+        raise UserError(f"{place.path} has shape {pixels.shape}, its card says {side}x{side}x3")
+    return pixels
 
 
 def statistics_of(moments: Moments, pixels_id: str) -> Statistics:

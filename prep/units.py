@@ -1,4 +1,4 @@
-"""Runs work units on worker processes (joblib).
+"""Runs work units on worker processes of this machine (joblib) or of a Dask cluster.
 
 A unit is a few seconds of work: a picklable value that a module-level function turns into a
 picklable result. Units are idempotent; results arrive in any order.
@@ -27,13 +27,22 @@ def worker_count(jobs: int | None) -> int:
 
 
 def run_units(
-    function: Callable[[Unit], Result], units: Iterable[Unit], jobs: int | None
+    function: Callable[[Unit], Result],
+    units: Iterable[Unit],
+    jobs: int | None,
+    dask: str | None = None,
 ) -> Iterator[Result]:
     """Yield function(unit) for every unit, in order of completion, from `jobs` processes.
 
-    With one job the units run in this process. An exception in a worker is raised here.
-    Raises UserError when a worker process dies.
+    With one job the units run in this process. `dask` is the address of a scheduler, whose workers
+    run them instead. An exception in a worker is raised here.
+    Raises UserError when a worker process dies (on a cluster: when a unit killed several).
     """
+    if dask is not None:
+        from prep.cluster import run_on_dask
+
+        yield from run_on_dask(function, units, dask)
+        return
     workers = worker_count(jobs)
     if workers == 1:
         yield from map(function, units)

@@ -26,7 +26,7 @@ from prep.handover import Card, Records, Statistics
 from prep.prepared import PreparedSplit
 from prep.program import UserError
 from prep.progress import progress
-from prep.stats import read_sample, read_unchanged
+from prep.stats import read_sample
 from prep.units import worker_count
 
 RAW_TOOL = "raw pixels"  # in a card: what decoded them
@@ -152,10 +152,10 @@ def _chunks(split: PreparedSplit, mode: str, threads: int) -> Iterator[tuple[int
 
 
 def _read_chunk(split: PreparedSplit, start: int, stop: int, mode: str) -> list[bytes]:
-    files = zip(split.paths(start, stop), split.crc32[start:stop].tolist(), strict=True)
+    places = split.places(start, stop)
     if mode == "jpg":
-        return [read_unchanged(path, crc32) for path, crc32 in files]
-    return [read_sample(path, crc32, split.card.side).tobytes() for path, crc32 in files]
+        return [prepared.read_unchanged(place) for place in places]
+    return [read_sample(place, split.card.side).tobytes() for place in places]
 
 
 def _read_back(path: Path, crc32: npt.NDArray[np.uint32], side: int, mode: str) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,22 @@ def jpeg_bytes(picture: Image.Image, quality: int = 92) -> bytes:
     return out.getvalue()
 
 
+def small_jpeg(seed: int, width: int = 40, height: int = 50) -> bytes:
+    """A JPEG that differs with its seed."""
+    return jpeg_bytes(smooth_picture(np.random.default_rng(seed), width, height))
+
+
+def tar_bytes(files: dict[str, bytes]) -> bytes:
+    """An uncompressed tar of these files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
 def make_source(root: Path, train: int = TRAIN_PER_CLASS, val: int = VAL_PER_CLASS) -> Path:
     """Class folders with `train` and `val` pictures a class, and words.txt."""
     generator = np.random.default_rng(7)
@@ -63,7 +80,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared_set(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """OUT/train and OUT/val with cards, manifests and statistics. Not to be changed by a test."""
     out = tmp_path_factory.mktemp("prepared") / "out"
-    resize.resize(find_source(source), out, resize.Settings(), jobs=1, max_rejects=0.0)
+    resize.resize(find_source(source), out, resize.Options(jobs=1, max_rejects=0.0))
     stats.write(stats.measure(out / "train", jobs=1), out / "train")
     return out
 

@@ -83,7 +83,7 @@ def test_ffcv_s_own_loader_gives_our_pixels_and_labels(
     path = tmp_path / "train.beton"
     write.write_beton(prepared_set / "train", path, mode, jobs=1)
     split = open_prepared(prepared_set / "train")
-    files = [file.read_bytes() for file in split.paths(0, len(split))]
+    files = [place.path.read_bytes() for place in split.places(0, len(split))]
     expected = np.array([decode_as_ffcv(data) for data in files])
     loader = Loader(
         str(path),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from conftest import CLASSES
+from conftest import CLASSES, small_jpeg
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -24,7 +24,7 @@ import prep
 from prep.cli import app, main
 from prep.program import UserError
 
-COMMANDS = ["sample", "resize", "stats", "write-beton", "verify", "inspect"]
+COMMANDS = ["sample", "check", "resize", "stats", "write-beton", "verify", "inspect"]
 
 
 @dataclasses.dataclass
@@ -259,13 +259,14 @@ def test_ctrl_c_ends_a_run_without_a_traceback_and_it_carries_on(
         # a job in the background has inherited that it is ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from prep import cli, resize\n"
+        "from prep.sources import listing\n"
         "real = resize.run_units\n"
-        "def interrupted(function, units, jobs):\n"
-        "    for result in real(function, units, jobs):\n"
+        "def interrupted(function, units, *rest):\n"
+        "    for result in real(function, units, *rest):\n"
         "        yield result\n"
         "        os.killpg(0, signal.SIGINT)\n"  # as a terminal does: to the workers too
         "resize.run_units = interrupted\n"
-        "resize.UNIT_SIZE = 3\n"
+        "listing.UNIT_SIZE = 3\n"
         "cli.main()\n"
     )
     arguments = ["resize", str(source), str(tmp_path / "out"), "--jobs", "2"]
@@ -279,8 +280,8 @@ def test_ctrl_c_ends_a_run_without_a_traceback_and_it_carries_on(
     assert ended.returncode in (1, 130, -signal.SIGINT)
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "out" / "train").exists()
-    assert not list(tmp_path.rglob("*.jsonl.partial"))
-    finished = len(list((tmp_path / "out" / ".prep" / "train").glob("0*.jsonl")))
+    assert not list(tmp_path.rglob("0*.parquet.partial"))
+    finished = len(list((tmp_path / "out" / ".prep" / "train").glob("0*.parquet")))
     assert 1 <= finished <= 6
     resume = program.replace("os.killpg(0, signal.SIGINT)", "pass")
     again = subprocess.run(
@@ -355,3 +356,76 @@ def test_names_in_square_brackets_are_shown_as_they_are(copy: Path, tmp_path: Pa
     result = runner.invoke(app, ["inspect", str(beton)], env={"COLUMNS": "400"})
     assert result.exit_code == 0
     assert str(beton) in result.output
+
+
+# --------------------------------------------------------------------------- sources
+
+
+@pytest.fixture
+def cifar_folders(tmp_path: Path) -> Path:
+    """Six of CIFAR-10's classes, two pictures each: half of it and more, so it is taken for it."""
+    for name in ("airplane", "automobile", "bird", "cat", "deer", "dog"):
+        (tmp_path / "src" / name).mkdir(parents=True)
+        for number in range(2):
+            (tmp_path / "src" / name / f"{number}.jpg").write_bytes(small_jpeg(number))
+    return tmp_path / "src"
+
+
+def test_check_tells_what_is_missing_and_writes_nothing(
+    prep_program: Program, cifar_folders: Path
+) -> None:
+    before = sorted(cifar_folders.rglob("*"))
+    ended = prep_program("check", cifar_folders, "--jobs", "1")
+    assert ended.code == 1
+    assert "class folders; CIFAR-10" in ended.out
+    assert "contradiction: 4 of the 10 classes of cifar-10 missing: frog (frog)" in ended.out
+    assert re.search(r"train\s*│\s*12\s*│\s*50,000", ended.out)
+    assert re.search(r"prep: .*src contradicts CIFAR-10 in \d ways; mend it, or prepare", ended.err)
+    assert sorted(cifar_folders.rglob("*")) == before
+
+
+def test_check_of_an_unknown_set_only_tells(prep_program: Program, source: Path) -> None:
+    ended = prep_program("check", source, "--jobs", "1", "--split", "val")
+    assert ended.code == 0
+    assert "no data set that prep knows" in ended.out
+    assert re.search(r"val\s*│\s*9\s*│\s*│\s*3\s*│\s*3 to 3", ended.out)
+
+
+def test_resize_refuses_what_contradicts_its_manifest_unless_told(
+    prep_program: Program, cifar_folders: Path, tmp_path: Path
+) -> None:
+    arguments = ("resize", cifar_folders, tmp_path / "out", "--size", "16", "--jobs", "1")
+    refused = prep_program(*arguments)
+    assert refused.code == 1
+    assert "contradicts CIFAR-10" in refused.err
+    assert "--partial takes what is there" in refused.err
+    assert not (tmp_path / "out").exists()
+    assert prep_program(*arguments, "--partial").code == 0
+    assert prep_program(*arguments, "--manifest", "nothing").err.startswith("prep: no manifest is")
+
+
+def test_a_validation_split_is_drawn_and_another_fraction_refused(
+    prep_program: Program, cifar_folders: Path, tmp_path: Path
+) -> None:
+    arguments = ("resize", cifar_folders, tmp_path / "out", "--size", "16", "--partial")
+    assert prep_program(*arguments, "--val-fraction", "0.5", "--jobs", "1").code == 0
+    for split in ("train", "val"):
+        assert len(list((tmp_path / "out" / split).glob("*/*.jpg"))) == 6
+    ended = prep_program(*arguments, "--val-fraction", "0.4", "--jobs", "1")
+    assert ended.code == 0, "the same pictures are chosen, so the same split"
+    ended = prep_program(*arguments, "--val-fraction", "0.5", "--seed", "1", "--jobs", "1")
+    assert ended.code == 1
+    assert "from other pictures" in ended.err
+
+
+def test_one_split_alone(prep_program: Program, source: Path, tmp_path: Path) -> None:
+    arguments = ("resize", source, tmp_path / "out", "--size", "16", "--jobs", "1", "--split")
+    assert prep_program(*arguments, "val").code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        *("rejects.jsonl", "val", "val.json", "val.parquet")
+    ]
+    ended = prep_program(*arguments, "test")
+    assert ended.code == 1
+    assert "has no split test; give another --split" in ended.err
+    assert prep_program(*arguments, "all").code == 0
+    assert (tmp_path / "out" / "train.json").exists()

@@ -36,10 +36,12 @@ def test_a_prepared_split_opens_in_manifest_order(prepared_set: Path) -> None:
     assert split.card == read_card(prepared_set / "train.json")
 
 
-def test_paths_of_a_range(prepared_set: Path) -> None:
+def test_places_of_a_range(prepared_set: Path) -> None:
     split = open_prepared(prepared_set / "train")
-    assert split.paths(4, 7) == [prepared_set / "train" / n for n in split.names.to_pylist()[4:7]]
-    assert all(path.is_file() for path in split.paths(0, len(split)))
+    expected = [prepared_set / "train" / n for n in split.names.to_pylist()[4:7]]
+    assert [place.path for place in split.places(4, 7)] == expected
+    for place in split.places(0, len(split)):
+        assert prepared.read_unchanged(place) == place.path.read_bytes()
 
 
 @pytest.mark.parametrize("name", [".", "../train", "../val/../train", "x/.."])
@@ -57,12 +59,14 @@ def test_rejected_rows_are_no_samples(tmp_path: Path) -> None:
     bad = {"label": 3, "name": "a/2.jpg", "source": "s/2", "reason": "why", "status": "rejected"}
     rows = [{field.name: None for field in prepared.SCHEMA} | row for row in (bad, ok, bad)]
     rows[1] |= {"status": "ok"}
-    prepared.write_manifest([rows[:1], rows[1:], []], tmp_path / "s.parquet")
+    rows_table = pa.Table.from_pylist(rows, schema=prepared.SCHEMA)
+    prepared.write_manifest(rows_table, "tree", tmp_path / "s.parquet")
+    assert prepared.layout_of(tmp_path / "s") == "tree"
     table = pq.read_table(tmp_path / "s.parquet")
     assert table.schema.equals(prepared.SCHEMA)
     assert table["status"].to_pylist() == ["rejected", "ok", "rejected"]
-    rejected = (("s", row) for row in prepared.rejected_rows(tmp_path / "s"))
-    prepared.write_rejects(rejected, tmp_path / "r.jsonl")
+    rejected = list(prepared.rejected_rows(tmp_path / "s"))
+    prepared.write_rejects({"s": rejected}, tmp_path / "r.jsonl")
     lines = (tmp_path / "r.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"split": "s", "path": "s/2", "reason": "why"}

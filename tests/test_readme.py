@@ -103,7 +103,7 @@ def test_verify_inspect_and_a_second_resize_agree(folder: Path) -> None:
 def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
     code = "".join(
         path.read_text(encoding="utf-8")
-        for path in [*ROOT.glob("prep/*.py"), *ROOT.glob("train/*.py"), ROOT / "setup.sh"]
+        for path in [*ROOT.glob("prep/**/*.py"), *ROOT.glob("train/*.py"), ROOT / "setup.sh"]
     )
     code = re.sub(r'"\s*f?"', "", code)  # adjacent string literals as one
     for phrase in (

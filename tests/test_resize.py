@@ -21,11 +21,13 @@ import pytest
 from conftest import CLASSES, fill_disk, jpeg_bytes, smooth_picture
 from PIL import Image
 
-from prep import handover, images, resize, resize_unit
+from prep import handover, images, plan, resize, resize_unit
+from prep.finish import SplitSummary
 from prep.handover import read_card
 from prep.program import UserError
-from prep.resize import Settings, SplitSummary
-from prep.sources import Source, find_source
+from prep.resize import Settings
+from prep.sources import find_source, listing
+from prep.sources.listing import Source
 
 SMALL = Settings(side=32)
 
@@ -53,7 +55,8 @@ def run(
     source: Path | Source, out: Path, settings: Settings = SMALL, jobs: int = 1, rejects: float = 1
 ) -> list[SplitSummary]:
     found = find_source(source) if isinstance(source, Path) else source
-    return resize.resize(found, out, settings, jobs, rejects)
+    options = resize.Options(settings=settings, jobs=jobs, max_rejects=rejects)
+    return resize.resize(found, out, options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -143,7 +146,7 @@ def test_two_workers_give_the_bytes_of_one(
     source: Path, prepared_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also other units, so another order; a unit is a row group, so the manifests' rows agree."""
-    monkeypatch.setattr(resize, "UNIT_SIZE", 4)
+    monkeypatch.setattr(listing, "UNIT_SIZE", 4)
     run(source, tmp_path / "one", Settings(), jobs=1)
     run(source, tmp_path / "two", Settings(), jobs=2)
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
@@ -158,11 +161,11 @@ def test_two_workers_give_the_bytes_of_one(
 def test_the_order_of_completion_does_not_matter(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resize, "UNIT_SIZE", 2)
+    monkeypatch.setattr(listing, "UNIT_SIZE", 2)
     run(tiny, tmp_path / "forwards")
 
-    def backwards(function: Callable[[Any], Any], units: list[Any], _: int) -> Any:
-        return map(function, reversed(units))
+    def backwards(function: Callable[[Any], Any], units: Any, *_: Any) -> Any:
+        return map(function, reversed(list(units)))
 
     monkeypatch.setattr(resize, "run_units", backwards)
     run(tiny, tmp_path / "backwards")
@@ -226,7 +229,7 @@ def test_killed_at_any_step_the_same_command_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = tiny_source(tmp_path / "src", train=2)
-    monkeypatch.setattr(resize, "UNIT_SIZE", 3)
+    monkeypatch.setattr(listing, "UNIT_SIZE", 3)
     monkeypatch.setattr(
         resize_unit, "_make_durable", lambda _: None
     )  # power cuts are not tried here
@@ -259,12 +262,12 @@ def test_killed_at_any_step_the_same_command_ends_with_the_same_bytes(
 def test_a_unit_s_pictures_are_durable_before_its_journal_row(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resize, "UNIT_SIZE", 2)
+    monkeypatch.setattr(listing, "UNIT_SIZE", 2)
     synced: list[tuple[int, int]] = []
     real = resize_unit._make_durable
 
     def make_durable(folder: Path) -> None:
-        journal = (tmp_path / "out" / ".prep" / "train").glob("0*.jsonl")
+        journal = (tmp_path / "out" / ".prep" / "train").glob("0*.parquet")
         synced.append((len(list(folder.rglob("*.jpg"))), len(list(journal))))
         real(folder)
 
@@ -277,7 +280,7 @@ def test_a_unit_s_pictures_are_durable_before_its_journal_row(
 def test_finished_units_are_not_done_again(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resize, "UNIT_SIZE", 2)
+    monkeypatch.setattr(listing, "UNIT_SIZE", 2)
     found = find_source(tiny)
     done: list[int] = []
     real = resize.resize_unit
@@ -309,16 +312,16 @@ def test_a_real_kill_is_carried_on_from(
     program = (
         "import pathlib, sys\n"
         "from prep import resize\n"
-        "from prep.sources import find_source\n"
-        "resize.UNIT_SIZE = 2\n"
+        "from prep.sources import find_source, listing\n"
+        "listing.UNIT_SIZE = 2\n"
         "real = resize.run_units\n"
-        "def slowly(function, units, jobs):\n"
-        "    for result in real(function, units, jobs):\n"
+        "def slowly(function, units, *rest):\n"
+        "    for result in real(function, units, *rest):\n"
         "        print('unit', flush=True)\n"
         "        yield result\n"
         "resize.run_units = slowly\n"
         "found = find_source(pathlib.Path(sys.argv[1]))\n"
-        "resize.resize(found, pathlib.Path(sys.argv[2]), resize.Settings(), 1, 0.0)\n"
+        "resize.resize(found, pathlib.Path(sys.argv[2]), resize.Options(jobs=1, max_rejects=0.0))\n"
     )
     out = tmp_path / "out"
     command = [sys.executable, "-c", program, str(source), str(out)]
@@ -329,9 +332,9 @@ def test_a_real_kill_is_carried_on_from(
         process.kill()
     assert process.returncode == -9
     assert not (out / "val.json").exists()
-    finished = len(list((out / ".prep").glob("*/0*.jsonl")))
+    finished = len(list((out / ".prep").glob("*/0*.parquet")))
     assert finished >= 3
-    monkeypatch.setattr(resize, "UNIT_SIZE", 2)
+    monkeypatch.setattr(listing, "UNIT_SIZE", 2)
     run(source, out, Settings())
     run(source, tmp_path / "whole", Settings())
     assert contents(out) == contents(tmp_path / "whole")
@@ -389,11 +392,11 @@ def test_a_killed_run_of_other_versions_or_units_is_not_carried_on_from(
 ) -> None:
     kill_after(monkeypatch, 12, tiny, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(resize, "tool_versions", lambda: {"pillow": "1"})
+        patch.setattr(plan, "tool_versions", lambda: {"pillow": "1"})
         with pytest.raises(UserError, match=r"with tools .*, this command says pillow 1;"):
             run(tiny, tmp_path / "out")
-    monkeypatch.setattr(resize, "UNIT_SIZE", 5)
-    with pytest.raises(UserError, match="unit-size 256, this command says 5"):
+    monkeypatch.setattr(listing, "UNIT_SIZE", 5)
+    with pytest.raises(UserError, match="unit-size 512, this command says 5"):
         run(tiny, tmp_path / "out")
 
 
@@ -644,10 +647,10 @@ def test_too_many_rejects_are_listed_for_every_split(tmp_path: Path, tiny: Path)
         (folder / "zz_bad.jpg").write_bytes(b"no picture")
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"rejects\.jsonl: run the same command with a larger"):
-        resize.resize(find_source(copy), out, Settings(), jobs=1, max_rejects=0.0)
+        run(copy, out, Settings(), rejects=0.0)
     lines = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
     named = {(line["split"], Path(line["path"]).name) for line in lines}
     assert named >= {("train", "zz_bad.jpg"), ("val", "zz_bad.jpg")}
     assert not (out / "train").exists()
-    done = resize.resize(find_source(copy), out, Settings(), jobs=1, max_rejects=1.0)
+    done = run(copy, out, Settings(), rejects=1.0)
     assert not any(summary.already_done for summary in done)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from prep.program import UserError
-from prep.sources import Source, find_source
+from prep.sources import find_source
+from prep.sources.listing import UNLABELLED, Source
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -22,7 +23,12 @@ def fill(root: Path, *names: str) -> Path:
 
 
 def paths(source: Source, split: str = "train") -> list[str]:
-    return [original.path for original in source.splits[split]]
+    return source.splits[split].listing.names
+
+
+def labels(source: Source, split: str = "train") -> list[int]:
+    found: list[int] = source.splits[split].listing.labels.tolist()
+    return found
 
 
 # --------------------------------------------------------------------------- layouts
@@ -33,8 +39,8 @@ def test_a_source_with_splits(tmp_path: Path) -> None:
     assert list(source.splits) == ["train", "val"]
     assert paths(source) == ["train/a/1.jpg", "train/b/2.jpg"]
     assert paths(source, "val") == ["val/b/3.jpg"]
-    assert [original.label for original in source.splits["val"]] == [1]
-    assert [original.bytes for original in source.splits["train"]] == [10, 10]
+    assert labels(source, "val") == [1]
+    assert source.splits["train"].listing.places["size"].tolist() == [10, 10]
 
 
 def test_class_folders_alone_are_the_training_split(tmp_path: Path) -> None:
@@ -47,11 +53,13 @@ def test_a_validation_split_alone_is_listed(tmp_path: Path) -> None:
     assert list(find_source(fill(tmp_path, "val/a/1.jpg")).splits) == ["val"]
 
 
-def test_a_test_split_with_classes_is_listed_and_one_without_is_passed_over(tmp_path: Path) -> None:
+def test_a_test_split_is_listed_with_labels_or_without(tmp_path: Path) -> None:
     fill(tmp_path / "labelled", "train/a/1.jpg", "test/a/2.jpg")
     fill(tmp_path / "unlabelled", "train/a/1.jpg", "test/2.jpg")
     assert list(find_source(tmp_path / "labelled").splits) == ["train", "test"]
-    assert list(find_source(tmp_path / "unlabelled").splits) == ["train"]
+    unlabelled = find_source(tmp_path / "unlabelled")
+    assert paths(unlabelled, "test") == ["test/2.jpg"]
+    assert labels(unlabelled, "test") == [UNLABELLED]
 
 
 def test_pictures_may_lie_in_subfolders(tmp_path: Path) -> None:
@@ -63,8 +71,8 @@ def test_pictures_may_lie_in_subfolders(tmp_path: Path) -> None:
 def test_a_label_is_the_rank_of_the_folder_s_name_in_every_split(tmp_path: Path) -> None:
     source = find_source(fill(tmp_path, *(f"train/{c}/1.jpg" for c in "cab"), "val/c/1.jpg"))
     assert source.classes == ("a", "b", "c")
-    assert [original.label for original in source.splits["train"]] == [0, 1, 2]
-    assert [original.label for original in source.splits["val"]] == [2]
+    assert labels(source) == [0, 1, 2]
+    assert labels(source, "val") == [2]
 
 
 def test_the_order_is_by_label_then_name_whatever_the_disk_says(
@@ -74,13 +82,21 @@ def test_the_order_is_by_label_then_name_whatever_the_disk_says(
     fill(tmp_path, *names)
     scandir = os.scandir
 
-    def reversed_scandir(path: Path) -> list[os.DirEntry[str]]:
-        return sorted(scandir(path), key=lambda entry: entry.name, reverse=True)
+    class Backwards(list[os.DirEntry[str]]):
+        def __enter__(self) -> Backwards:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def reversed_scandir(path: Path) -> Backwards:
+        return Backwards(sorted(scandir(path), key=lambda entry: entry.name, reverse=True))
 
     forwards = find_source(tmp_path)
     monkeypatch.setattr(os, "scandir", reversed_scandir)
-    assert find_source(tmp_path) == forwards
-    assert paths(forwards) == names
+    backwards = find_source(tmp_path)
+    assert backwards.fingerprint("train") == forwards.fingerprint("train")
+    assert paths(backwards) == paths(forwards) == names
 
 
 def test_a_linked_class_folder_is_followed(tmp_path: Path) -> None:
@@ -93,10 +109,9 @@ def test_a_linked_class_folder_is_followed(tmp_path: Path) -> None:
 def test_a_dangling_link_is_listed_so_that_it_is_rejected(tmp_path: Path) -> None:
     fill(tmp_path, "a/1.jpg")
     (tmp_path / "a" / "2.jpg").symlink_to("nowhere")
-    assert [(o.path, o.bytes) for o in find_source(tmp_path).splits["train"]] == [
-        ("a/1.jpg", 10),
-        ("a/2.jpg", 0),
-    ]
+    listing = find_source(tmp_path).splits["train"].listing
+    sizes = listing.places["size"].tolist()
+    assert list(zip(listing.names, sizes, strict=True)) == [("a/1.jpg", 10), ("a/2.jpg", 0)]
 
 
 def test_a_pipe_is_not_opened(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from prep import images, stats
 from prep.handover import read_card, read_statistics
 from prep.moments import moments_of
-from prep.prepared import open_prepared
+from prep.prepared import Place, open_prepared
 from prep.program import UserError
 
 
@@ -146,7 +147,7 @@ def test_what_is_no_prepared_split_is_refused(source: Path) -> None:
 
 
 def one_file(copy: Path) -> Path:
-    return open_prepared(copy / "train").paths(7, 8)[0]
+    return open_prepared(copy / "train").places(7, 8)[0].path
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -167,18 +168,14 @@ def test_a_changed_file_is_named(copy: Path) -> None:
 def test_a_file_of_another_size_is_named(copy: Path) -> None:
     data = images.encode_jpeg(noise_images(1, 64)[0], 95)
     one_file(copy).write_bytes(data)
-    import zlib
-
     with pytest.raises(UserError, match=r"has shape \(64, 64, 3\), its card says 256x256x3"):
-        stats.read_sample(one_file(copy), zlib.crc32(data), 256)
+        stats.read_sample(Place(one_file(copy), 0, None, zlib.crc32(data)), 256)
 
 
 def test_a_file_that_was_bad_from_the_start_is_named(copy: Path) -> None:
-    import zlib
-
     one_file(copy).write_bytes(b"no jpeg")
     with pytest.raises(UserError, match=rf"{one_file(copy).name} cannot be decoded"):
-        stats.read_sample(one_file(copy), zlib.crc32(b"no jpeg"), 256)
+        stats.read_sample(Place(one_file(copy), 0, None, zlib.crc32(b"no jpeg")), 256)
 
 
 def test_a_full_disk_leaves_the_old_statistics(prepared_set: Path, small_disk: Path) -> None:

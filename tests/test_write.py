@@ -50,19 +50,21 @@ ALL_FOUR = ["train.beton", "train.json", "train.records.npz", "train.stats.npz"]
 def test_a_sample_s_bytes_are_the_prepared_file_s(prepared_set: Path, betons: Path) -> None:
     split = open_prepared(prepared_set / "train")
     opened = beton.open_beton(betons / "train.beton")
-    for (sample, data), path in zip(beton.records(opened), split.paths(0, len(split)), strict=True):
-        assert data == path.read_bytes()
+    places = split.places(0, len(split))
+    for (sample, data), place in zip(beton.records(opened), places, strict=True):
+        assert data == place.path.read_bytes()
         assert opened.labels[sample] == sorted(
             p.name for p in (prepared_set / "train").iterdir()
-        ).index(path.parent.name)
+        ).index(place.path.parent.name)
 
 
 def test_raw_samples_are_the_pixels_that_ffcv_would_decode(prepared_set: Path, place: Path) -> None:
     card, _ = write_beton(prepared_set / "train", place, "raw", jobs=2)
     split = open_prepared(prepared_set / "train")
     opened = beton.open_beton(place)
-    for (_, data), path in zip(beton.records(opened), split.paths(0, len(split)), strict=True):
-        assert data == decode_as_ffcv(path.read_bytes()).tobytes()
+    places = split.places(0, len(split))
+    for (_, data), sample in zip(beton.records(opened), places, strict=True):
+        assert data == decode_as_ffcv(sample.path.read_bytes()).tobytes()
     assert card.mode == "raw"
     assert card.tools["raw pixels"].startswith("libjpeg-turbo, fast DCT")
     assert card.pixels_id == split.card.pixels_id
@@ -219,7 +221,7 @@ def test_a_split_without_samples_is_refused(copy: Path, place: Path) -> None:
     nothing = handover.pixels_id(np.zeros(0, np.int64), np.zeros((0, 32), np.uint8))
     object.__setattr__(card, "pixels_id", nothing)
     handover.write_card(card, copy / "train.json")
-    prepared.write_manifest([], copy / "train.parquet")
+    prepared.write_manifest(prepared.SCHEMA.empty_table(), "tree", copy / "train.parquet")
     with pytest.raises(UserError, match="holds no samples"):
         write_beton(copy / "train", place, "jpg", jobs=1)
 
@@ -231,7 +233,7 @@ def test_a_failed_write_leaves_the_old_beton_as_it_was(
 ) -> None:
     write_beton(copy / "train", place, "jpg", jobs=1)
     before = {path: path.read_bytes() for path in place.parent.iterdir()}
-    victim = open_prepared(copy / "train").paths(9, 10)[0]
+    victim = open_prepared(copy / "train").places(9, 10)[0].path
     victim.unlink() if damage == "vanished" else victim.write_bytes(victim.read_bytes()[:-1])
     with pytest.raises(UserError, match=victim.name):
         write_beton(copy / "train", place, mode, jobs=2)

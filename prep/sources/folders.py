@@ -95,8 +95,8 @@ def checked_classes(root: Path, found: set[str]) -> tuple[str, ...]:
     """Class folders in label order. Raises UserError when there are none or one is not UTF-8."""
     if not found:
         raise UserError(
-            f"{root} has no class folders and none of the data sets that prep knows; expected "
-            f"{root}/train/<class>/<picture> or {root}/<class>/<picture>"
+            f"{root} has no class folders; expected {root}/train/<class>/<picture>, "
+            f"{root}/<class>/<picture>, or a data set that prep knows (`prep resize --help`)"
         )
     for name in found:
         if not is_utf8(name):
@@ -137,20 +137,20 @@ class Lister:
 
     def add(self, builder: ListingBuilder, folder: str, label_of: LabelOf) -> None:
         """Add every picture below `folder`, a path within the source."""
-        found: list[tuple[str, int, int]] = []
+        found: list[tuple[str, int]] = []
         for relative, entry in _walk(self._root / folder, folder):
             hidden = entry.name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
             ending = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a million times)
             if hidden or ending not in EXTENSIONS:
                 self.skipped += 1
             elif entry.is_file():
-                found.append((relative, label_of(entry.name), entry.stat().st_size))
+                found.append((relative, entry.stat().st_size))
             elif entry.is_symlink() and not Path(entry.path).exists():  # rejected when it is read
-                found.append((relative, label_of(entry.name), 0))
+                found.append((relative, 0))
             else:
                 self.skipped += 1
-        for name, label, size in sorted(found):
-            builder.add(name, label, size)
+        for name, size in sorted(found):
+            builder.add(name, label_of(name.rpartition("/")[2]), size)
 
 
 def _walk(folder: Path | str, relative: str) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -1,0 +1,162 @@
+"""What a source holds against what its data set is known to hold, before anything is written.
+
+The quick part lists names and sizes, as `prep resize` does first. The thorough part also reads the
+headers inside archives, which gives the pictures of each class, and, when asked, every archive's
+md5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from prep import manifest as manifests
+from prep.manifest import Manifest
+from prep.program import UserError
+from prep.progress import progress
+from prep.sources.listing import Listing, Source, Split
+from prep.sources.tars import READ_AHEAD, DamagedArchiveError, members
+from prep.units import run_units
+
+LISTED_AT_ONCE = 1 << 16  # pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class OddityFound:
+    """Of the files of one kind that a data set is known for: how many are in the source."""
+
+    kind: str
+    split: str
+    found: int
+    known: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What reading every header of a source showed."""
+
+    counts: dict[str, npt.NDArray[np.int64]]  # pictures of each class, by split
+    oddities: list[OddityFound]  # those whose names are known
+
+
+def manifest_of(source: Source) -> Manifest | None:
+    """The manifest of the source's data set; where its structure tells none, by its classes."""
+    if source.data_set:
+        return manifests.load(source.data_set)
+    return manifests.match(source.classes)
+
+
+def refuse_contradictions(source: Source, manifest: Manifest, wanted: Sequence[str]) -> None:
+    """The quick check. Raises UserError when the source is not what the manifest says."""
+    found = contradictions(source, manifest, wanted)
+    if found:
+        more = f" (and {len(found) - 1} more)" if found[1:] else ""
+        raise UserError(
+            f"{source.root} contradicts {manifest.title}: {found[0]}{more}; `prep check` tells "
+            "all, --partial takes what is there"
+        )
+
+
+def contradictions(
+    source: Source,
+    manifest: Manifest,
+    wanted: Sequence[str],
+    counts: Mapping[str, npt.NDArray[np.int64] | None] | None = None,
+) -> list[str]:
+    """Where the source contradicts the manifest, in sentences; only splits `wanted` count.
+
+    counts: pictures of each class by split; None: as listed, where archives are not looked into.
+    """
+    if counts is None:
+        counts = {name: split.counts(len(source.classes)) for name, split in source.splits.items()}
+    about = dataclasses.replace(
+        manifest, splits={name: s for name, s in manifest.splits.items() if name in wanted}
+    )
+    labelled = {
+        name: None if found is None else found.tolist()
+        for name, found in counts.items()
+        if name not in about.splits or about.splits[name].labelled
+    }
+    sizes = {
+        archive.file: (source.root / archive.file).stat().st_size
+        for archive in manifest.archives
+        if set(archive.holds) & {*wanted, "devkit"} and (source.root / archive.file).is_file()
+    }
+    return manifests.compare(about, source.classes, labelled, sizes)
+
+
+def look_inside(source: Source, manifest: Manifest | None, jobs: int | None) -> Contents:
+    """Count the pictures of every class, in archives too, and the known odd files.
+
+    Raises UserError when an archive is damaged.
+    """
+    counts, oddities = {}, []
+    for name, split in source.splits.items():
+        known = {
+            file.rpartition("/")[2]: oddity.kind
+            for oddity in (manifest.oddities if manifest else ())
+            if oddity.split == name
+            for file in oddity.files
+        }
+        counts[name] = np.zeros(len(source.classes), np.int64)
+        odd: Counter[str] = Counter()
+        with progress(f"check {name}", None) as report:
+            for labels, found in run_units(look_at, _units(source, split, known), jobs):
+                counts[name] += np.bincount(labels[labels >= 0], minlength=len(source.classes))
+                odd.update(found)
+                report(len(labels))
+        totals = Counter(known.values())
+        oddities += [OddityFound(kind, name, odd[kind], totals[kind]) for kind in totals]
+    return Contents(counts, oddities)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unit:
+    root: Path
+    entries: Listing
+    of_archives: bool
+    known: dict[str, str]  # file name to kind of the odd files
+
+
+def _units(source: Source, split: Split, known: dict[str, str]) -> Iterator[_Unit]:
+    step = 1 if split.of_archives else LISTED_AT_ONCE
+    for start in range(0, len(split.listing), step):
+        entries = split.listing.part(start, start + step)
+        yield _Unit(source.root, entries, split.of_archives, known)
+
+
+def look_at(unit: _Unit) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """The label of every picture of a unit, and the kinds of the odd files among them."""
+    names, labels = unit.entries.names, unit.entries.labels
+    if unit.of_archives:
+        path = unit.root / unit.entries.containers[0]
+        label, size, _, offset = unit.entries.places[0].item()
+        try:
+            with path.open("rb", READ_AHEAD) as file:
+                names = [m.name for m in members(file, offset, size) if not m.folder]
+        except DamagedArchiveError as error:
+            raise UserError(
+                f"{path}: {unit.entries.names[0]} {error}; get the archive again"
+            ) from error
+        labels = np.full(len(names), label, np.int32)
+    found = (unit.known.get(name.rpartition("/")[2]) for name in names)
+    return labels, [kind for kind in found if kind]
+
+
+def check_md5s(source: Source, manifest: Manifest, jobs: int | None) -> Iterator[tuple[str, bool]]:
+    """Each archive of the manifest that is there, as it is done, and whether its md5 is right."""
+    known = {archive.file: archive.md5 for archive in manifest.archives}
+    there = [source.root / file for file in known if (source.root / file).is_file()]
+    for path, digest in run_units(md5_of, there, jobs):
+        yield path.name, digest == known[path.name]
+
+
+def md5_of(path: Path) -> tuple[Path, str]:
+    with path.open("rb") as file:
+        return path, hashlib.file_digest(file, "md5").hexdigest()

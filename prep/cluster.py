@@ -1,0 +1,108 @@
+"""Runs work units on the workers of a Dask cluster that is already there.
+
+joblib's own Dask backend is not used: it waits for ever for a unit whose workers died (its
+callback runs for results only). Dask gives a unit whose worker died to another worker, and gives
+up on one that killed four; then the run ends with an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from prep.program import UserError
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+WAITING_UNITS = 2  # for each core of the cluster: one at work, one on its way
+POLL = 5.0  # seconds between looks at the cluster's size
+CONNECT = 30.0  # seconds to find the scheduler
+PATIENCE = 60.0  # seconds without any worker before the run is given up
+
+
+def run_on_dask(
+    function: Callable[[Unit], Result], units: Iterable[Unit], address: str
+) -> Iterator[Result]:
+    """Yield function(unit) for every unit, in order of completion.
+
+    Workers may come and go. Raises UserError when no scheduler answers at `address`, when there
+    are no workers for a minute, or when a unit has killed several workers.
+    """
+    try:
+        from distributed import Client, wait
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
+    except ImportError as error:
+        raise UserError(
+            f"--dask {address} needs the package distributed ({error}); install "
+            "alexnet-ffcv[cluster]"
+        ) from error
+    try:
+        client: Any = Client(address, timeout=CONNECT)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, "
+            "or mend --dask"
+        ) from error
+    waiting = iter(units)
+    running: set[Any] = set()
+    with client:
+        cluster = _Cluster(client, address)
+        try:
+            while True:
+                free = max(WAITING_UNITS * cluster.cores() - len(running), 0)
+                fresh = list(itertools.islice(waiting, free))
+                running |= {client.submit(function, unit, pure=False) for unit in fresh}
+                if not running:
+                    if free:  # there was room, and nothing to fill it
+                        return
+                    continue
+                try:
+                    done = wait(  # type: ignore[no-untyped-call]
+                        running, timeout=POLL, return_when="FIRST_COMPLETED"
+                    ).done
+                except TimeoutError:
+                    continue
+                for future in done:
+                    yield future.result()
+                running -= done
+        except KilledWorker as error:
+            raise UserError(
+                f"a unit of work killed its Dask worker again and again ({error}); look at the "
+                "workers' logs, give them more memory, then run the same command again"
+            ) from error
+        except (FutureCancelledError, OSError) as error:
+            raise UserError(
+                f"the Dask scheduler at {address} is gone ({error}); start it again, then run the "
+                "same command again: finished work is kept"
+            ) from error
+
+
+class _Cluster:
+    """Knows how many cores the cluster has, asking it now and then."""
+
+    def __init__(self, client: Any, address: str) -> None:
+        self._client, self._address = client, address
+        self._asked = -POLL
+        self._seen = time.monotonic()
+        self._cores = 0
+
+    def cores(self) -> int:
+        """Raises UserError when there has been no worker for PATIENCE seconds."""
+        now = time.monotonic()
+        if now - self._asked >= POLL or not self._cores:
+            self._cores = sum(self._client.ncores().values())
+            self._asked = now
+        if self._cores:
+            self._seen = now
+        elif now - self._seen > PATIENCE:
+            raise UserError(
+                f"the Dask scheduler at {self._address} has had no workers for {PATIENCE:.0f} s; "
+                "start some (`dask worker ADDRESS`), then run the same command again"
+            )
+        else:
+            time.sleep(1)
+        return self._cores

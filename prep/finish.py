@@ -1,0 +1,160 @@
+"""The end of stage one: from the journal of a split's units to the prepared split.
+
+The units' rows are put in label, then name order, whatever order the source had; with layout "tar"
+the pictures are sorted into a tar a class. Then the folder gets its name, the manifest and the
+card follow; the card says that the split is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prep import handover, prepared
+from prep.files import sync_folder
+from prep.handover import Card, ClassEntry
+from prep.plan import card_fields, tool_versions
+from prep.resize_unit import Settings, rows_file
+from prep.shards import Shard, write_shard
+from prep.sources.listing import UNLABELLED, Source
+from prep.units import run_units
+
+UNIT = "unit"  # the column, beside those of the manifest, that holds a row's unit
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSummary:
+    """What became of one split."""
+
+    split: str
+    samples: int
+    rejected: int
+    already_done: bool  # by an earlier run of the same command
+
+
+@dataclasses.dataclass(frozen=True)
+class Journal:
+    """The rows of a split's units, in `folder`."""
+
+    folder: Path
+    units: int
+
+    def file(self, number: int) -> Path:
+        return rows_file(self.folder, number)
+
+    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of each unit, in unit order."""
+        return (pq.read_table(self.file(n), columns=columns) for n in range(self.units))
+
+    def rejected(self) -> list[prepared.Row]:
+        """Source and reason of every rejected picture."""
+        found: list[prepared.Row] = []
+        for table in self.tables(["source", "status", "reason"]):
+            found += table.filter(pc.field("status") == "rejected").to_pylist()
+        return found
+
+    def counts(self, classes: int) -> npt.NDArray[np.int64]:
+        """Pictures of each class [classes], the rejected ones too."""
+        total = np.zeros(classes, np.int64)
+        for table in self.tables(["label"]):
+            labels = table["label"].to_numpy()
+            total += np.bincount(labels[labels != UNLABELLED], minlength=classes)
+        return total
+
+    def total(self) -> int:
+        return sum(len(table) for table in self.tables(["label"]))
+
+    def sorted_rows(self) -> pa.Table:
+        """Every row, with its unit, in label, then name order."""
+        tables = [
+            table.append_column(UNIT, pa.array(np.full(len(table), number, np.int32)))
+            for number, table in enumerate(self.tables())
+        ]
+        table = pa.concat_tables(tables).combine_chunks()
+        return table.take(pc.sort_indices(table, [("label", "ascending"), ("name", "ascending")]))
+
+
+def already_done(folder: Path, rejected: int) -> SplitSummary:
+    samples = handover.read_card(prepared.split_card_path(folder)).samples
+    return SplitSummary(folder.name, samples, rejected, already_done=True)
+
+
+def finish(
+    source: Source,
+    folder: Path,
+    journal: Journal,
+    settings: Settings,
+    layout: str,
+    jobs: int | None,
+) -> SplitSummary:
+    """Name the folder, write manifest and card."""
+    split = folder.name
+    rows = journal.sorted_rows()
+    partial = prepared.partial_folder(folder)
+    if layout == "tar":
+        rows = _into_shards(rows, folder if folder.exists() else partial, journal.folder, jobs)
+    if not folder.exists():
+        partial.replace(folder)
+        sync_folder(folder.parent)
+    samples = rows.filter(pc.field("status") == "ok").select(["label", "sha256"])
+    labels = samples["label"].to_numpy().astype(np.int64)
+    digests = np.frombuffer(b"".join(samples["sha256"].to_pylist()), np.uint8).reshape(-1, 32)
+    counts = np.bincount(labels[labels != UNLABELLED], minlength=len(source.classes))
+    card = Card(
+        split=split,
+        samples=len(labels),
+        classes=tuple(
+            ClassEntry(wnid, class_name, int(count))
+            for wnid, class_name, count in zip(source.classes, source.names, counts, strict=True)
+        ),
+        mode="jpg",
+        sha256=None,
+        pixels_id=handover.pixels_id(labels, digests),
+        tools=tool_versions(),
+        **card_fields(source, split, settings),
+    )
+    prepared.write_manifest(rows.drop_columns([UNIT]), layout, prepared.manifest_path(folder))
+    handover.write_card(card, prepared.split_card_path(folder))
+    return SplitSummary(split, len(labels), len(rows) - len(labels), already_done=False)
+
+
+def _into_shards(rows: pa.Table, folder: Path, work: Path, jobs: int | None) -> pa.Table:
+    """Write the tar of each class; returns the rows with every sample's place in them."""
+    taken = np.flatnonzero(pc.equal(rows["status"], "ok").to_numpy(zero_copy_only=False))
+    labels = rows["label"].to_numpy()[taken]
+    starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1))
+    shards = (
+        _shard(rows.take(taken[start:stop]), folder, work)
+        for start, stop in zip(starts, np.append(starts[1:], len(taken)), strict=True)
+    )
+    offsets = np.zeros(len(rows), np.int64)
+    for label, found in run_units(write_shard, shards, jobs):
+        offsets[taken[labels == label]] = found
+    names = pc.if_else(
+        pc.equal(rows["status"], "ok"), pc.binary_join_element_wise(rows["class"], "tar", "."), None
+    )
+    columns = {"shard": names.cast(pa.string()), "offset": pa.array(offsets)}
+    for name, column in columns.items():
+        rows = rows.set_column(
+            rows.schema.get_field_index(name), prepared.SCHEMA.field(name), column
+        )
+    return rows
+
+
+def _shard(rows: pa.Table, folder: Path, work: Path) -> Shard:
+    return Shard(
+        path=folder / f"{rows['class'][0].as_py()}.tar",
+        label=rows["label"][0].as_py(),
+        names=rows["name"].to_pylist(),
+        parts=rows[UNIT].to_pylist(),
+        offsets=rows["offset"].to_pylist(),
+        sizes=rows["bytes"].to_pylist(),
+        work=work,
+    )

@@ -1,0 +1,58 @@
+"""A validation split where the source has none: some pictures of each class, drawn from a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.program import UserError
+from prep.sources.listing import Source, Split
+
+
+def with_validation(source: Source, fraction: float, seed: int) -> Source:
+    """`source` with `fraction` of each training class as its split `val`, at least one picture.
+
+    Which ones depends on names and labels alone, not on the order in which the source has them.
+    Raises UserError when it has a validation split, or its pictures are not known before reading,
+    or a class has a single picture.
+    """
+    if "val" in source.splits:
+        raise UserError(
+            f"{source.root} has a validation split; leave out --val-fraction {fraction:g}"
+        )
+    split = source.splits.get("train")
+    if split is None or split.of_archives:
+        raise UserError(
+            f"{source.root} has no list of training pictures to divide; leave out --val-fraction"
+        )
+    chosen = _chosen(split, source, fraction, seed)
+    splits = {
+        "train": Split(split.listing.take(np.flatnonzero(~chosen)), split.read),
+        "val": Split(split.listing.take(np.flatnonzero(chosen)), split.read),
+    }
+    others = {name: other for name, other in source.splits.items() if name != "train"}
+    division = f"{fraction:g} of train with seed {seed}"
+    return dataclasses.replace(source, splits=splits | others, division=division)
+
+
+def _chosen(split: Split, source: Source, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """True for the pictures that are to validate, bool [N]."""
+    labels = split.listing.labels
+    names = split.listing.names
+    chosen = np.zeros(len(labels), np.bool_)
+    order = np.argsort(labels, kind="stable")
+    edges = np.searchsorted(labels[order], np.arange(len(source.classes) + 1))
+    for label, name in enumerate(source.classes):
+        of_class = order[edges[label] : edges[label + 1]]
+        if len(of_class) == 1:
+            raise UserError(
+                f"class {name} has one picture, which cannot be in train and val; add pictures or "
+                "leave out --val-fraction"
+            )
+        by_name = sorted(of_class.tolist(), key=names.__getitem__)
+        count = min(max(round(fraction * len(by_name)), 1), len(by_name) - 1)
+        drawn = np.random.default_rng([seed, label]).permutation(len(by_name))[:count]
+        chosen[np.array(by_name)[drawn]] = True
+    return chosen

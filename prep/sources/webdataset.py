@@ -1,0 +1,151 @@
+"""WebDataset tars: a sample is consecutive members `<key>.jpg` and `<key>.cls` (or `.json`).
+
+    SRC/train-0000.tar, SRC/imagenet1k-validation-00.tar, SRC/val/0000.tar, ...
+
+The split is the one that a file's or its folder's name holds; without any it is train. `.cls` has
+the class's number in decimal digits, `.json` has it as "label" or "cls". A key is a member's name
+up to the first dot of its last part. `SRC/classes.txt`, a name a line, gives the classes' names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.program import UserError
+from prep.progress import progress
+from prep.sources.folders import EXTENSIONS
+from prep.sources.listing import SPLITS, UNLABELLED, Listing, ListingBuilder, Source, Split
+from prep.sources.tars import (
+    READ_AHEAD,
+    DamagedArchiveError,
+    Member,
+    members,
+    read_members,
+    size_of,
+)
+from prep.units import run_units
+
+LABEL_BYTES = 1 << 16  # a .cls or .json of more is none
+MAX_CLASSES = 1 << 20
+_SPLIT = re.compile(r"(?:^|[^a-z])(train|val|validation|test)(?:[^a-z]|$)")
+
+
+def find_webdataset(root: Path, jobs: int | None) -> Source | None:
+    """The tars in `root` and its folders; None when there are none.
+
+    Reads every header, shards side by side. Raises UserError when a tar is damaged, or a sample
+    of train or val has no label.
+    """
+    files = _files(root)
+    if not files:
+        return None
+    splits = {split: _split(root, split, files[split], jobs) for split in SPLITS if split in files}
+    if not any(len(split.listing) for split in splits.values()):
+        raise UserError(f"the tars in {root} hold no pictures; expected <key>.jpg and <key>.cls")
+    count = max(int(split.listing.labels.max(initial=-1)) for split in splits.values()) + 1
+    names = tuple(_class_names(root / "classes.txt", count))
+    return Source(root, "WebDataset tars", names, names, splits)
+
+
+def _files(root: Path) -> dict[str, tuple[str, ...]]:
+    """The tars of each split."""
+    files: dict[str, tuple[str, ...]] = {}
+    for path in sorted([*root.glob("*.tar"), *root.glob("*/*.tar")]):
+        relative = path.relative_to(root).as_posix()
+        found = _SPLIT.search(relative.lower())
+        split = {"validation": "val"}.get(found[1], found[1]) if found else "train"
+        files[split] = (*files.get(split, ()), relative)
+    return files
+
+
+def _split(root: Path, split: str, files: tuple[str, ...], jobs: int | None) -> Split:
+    shards = {}
+    with progress(f"list {split}", None) as report:
+        for number, names, places in run_units(
+            list_shard, enumerate(map(root.joinpath, files)), jobs
+        ):
+            shards[number] = names, places
+            report(len(names))
+    listing = Listing(
+        [f"{file}/{name}" for number, file in enumerate(files) for name in shards[number][0]],
+        np.concatenate([shards[number][1] for number in range(len(files))]),
+        files,
+    )
+    listing.places["container"] = np.repeat(
+        np.arange(len(files)), [len(shards[number][0]) for number in range(len(files))]
+    )
+    missing = np.flatnonzero(listing.labels == UNLABELLED)
+    if split != "test" and len(missing):
+        raise UserError(
+            f"{root / listing.names[missing[0]]} has no label: it needs a .cls, or a .json with a "
+            "label, of its key"
+        )
+    return Split(listing, read_members)
+
+
+def list_shard(shard: tuple[int, Path]) -> tuple[int, list[str], npt.NDArray[np.void]]:
+    """The shard's number, and name and place of every picture in it."""
+    number, path = shard
+    builder = ListingBuilder()
+    try:
+        with path.open("rb", READ_AHEAD) as file:
+            key, picture, label = None, None, UNLABELLED
+            for member in members(file, 0, size_of(file)):
+                if not member.regular:
+                    continue
+                this, ending = _key(member.name)
+                if this != key:
+                    if picture is not None:
+                        builder.add(picture.name, label, picture.size, 0, picture.offset)
+                    key, picture, label = this, None, UNLABELLED
+                if f".{ending}" in EXTENSIONS:
+                    picture = member
+                elif ending in ("cls", "json"):
+                    label = max(label, _label(path, file, member, ending))
+            if picture is not None:
+                builder.add(picture.name, label, picture.size, 0, picture.offset)
+    except (OSError, DamagedArchiveError) as error:
+        raise UserError(f"{path} {error}; get it again") from error
+    listing = builder.build()
+    return number, listing.names, listing.places
+
+
+def _key(name: str) -> tuple[str, str]:
+    """A member's key, and its ending in lower case."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, ending = file.partition(".")
+    return folder + slash + stem, ending.lower()
+
+
+def _label(path: Path, file: BinaryIO, member: Member, ending: str) -> int:
+    """The class's number in a .cls or .json; UNLABELLED where a .json has none."""
+    file.seek(member.offset)
+    data = file.read(min(member.size, LABEL_BYTES))
+    try:
+        value = json.loads(data)
+        if ending == "json":
+            value = value.get("label", value.get("cls", UNLABELLED))
+    except (ValueError, AttributeError, RecursionError):
+        value = None
+    if type(value) is not int or not UNLABELLED <= value < MAX_CLASSES:
+        raise UserError(f"{path}: {member.name} holds no class's number; expected decimal digits")
+    return value
+
+
+def _class_names(path: Path, count: int) -> list[str]:
+    """The lines of classes.txt, else the numbers of the classes."""
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return [f"{label:04d}" for label in range(count)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); mend or remove it") from error
+    if len(names) < count:
+        raise UserError(f"{path} names {len(names)} classes, but a label is {count - 1}")
+    return names

@@ -1,0 +1,147 @@
+"""A source against its manifest: what is missing is said, before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import small_jpeg, tar_bytes
+
+from prep import check
+from prep.check import OddityFound, contradictions, look_inside
+from prep.manifest import Archive, KnownClass, Manifest, Oddity, Split
+from prep.program import UserError
+from prep.resize import Options, resize
+from prep.resize_unit import Settings
+from prep.sources import find_source
+from prep.sources.listing import SPLITS, Source
+
+WNIDS = ("n00000001", "n00000002")
+MANIFEST = Manifest(
+    name="two",
+    title="Two Classes",
+    homepage="",
+    terms="",
+    archives=(Archive("ILSVRC2012_img_train.tar", ("train",), "0" * 32, None),),
+    splits={
+        "train": Split(5, None, labelled=True),
+        "val": Split(2, 1, labelled=True),
+        "test": Split(9, None, labelled=False),
+    },
+    classes=tuple(
+        KnownClass(wnid, f"name {wnid}", {"train": count, "val": 1}, optional=False)
+        for wnid, count in zip(WNIDS, (3, 2), strict=True)
+    ),
+    oddities=(
+        Oddity("CMYK", "", "train", ("n00000001_2.JPEG", "n00000002_9.JPEG"), 2),
+        Oddity("grey", "", "train", (), 3),
+    ),
+)
+
+
+def archives(root: Path, counts: tuple[int, ...] = (3, 2)) -> Source:
+    tars = {
+        f"{wnid}.tar": tar_bytes({f"{wnid}_{n}.JPEG": small_jpeg(n) for n in range(count)})
+        for wnid, count in zip(WNIDS, counts, strict=False)
+    }
+    root.mkdir(exist_ok=True)
+    (root / "ILSVRC2012_img_train.tar").write_bytes(tar_bytes(tars))
+    return find_source(root)
+
+
+def tree(root: Path, counts: tuple[int, ...] = (3, 2), val: int = 1) -> Source:
+    for split, numbers in (("train", counts), ("val", (val,) * len(counts))):
+        for wnid, count in zip(WNIDS, numbers, strict=False):
+            (root / split / wnid).mkdir(parents=True)
+            for n in range(count):
+                (root / split / wnid / f"{wnid}_{n}.JPEG").write_bytes(small_jpeg(n))
+    return find_source(root)
+
+
+def test_what_agrees_has_no_contradiction(tmp_path: Path) -> None:
+    assert contradictions(tree(tmp_path), MANIFEST, SPLITS) == []
+
+
+def test_missing_pictures_classes_and_splits_are_said(tmp_path: Path) -> None:
+    found = contradictions(tree(tmp_path / "a", counts=(3, 1)), MANIFEST, SPLITS)
+    assert found[0] == "train has 4 images instead of 5"
+    assert "n00000002 (name n00000002) 1 instead of 2" in found[1]
+    found = contradictions(tree(tmp_path / "b", counts=(3,)), MANIFEST, SPLITS)
+    assert found[0] == "1 of the 2 classes of two missing: n00000002 (name n00000002)"
+    only_train = contradictions(archives(tmp_path / "c"), MANIFEST, SPLITS)
+    assert only_train == ["split val missing: two has 2 images there"]
+    assert contradictions(archives(tmp_path / "c"), MANIFEST, ("train",)) == []
+
+
+def test_archives_are_counted_by_looking_inside(tmp_path: Path) -> None:
+    source = archives(tmp_path, counts=(2, 2))
+    assert contradictions(source, MANIFEST, ("train",)) == []  # names of class tars alone
+    contents = look_inside(source, MANIFEST, 1)
+    assert contents.counts["train"].tolist() == [2, 2]
+    found = contradictions(source, MANIFEST, ("train",), contents.counts)
+    assert found[0] == "train has 4 images instead of 5"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_known_odd_files_are_looked_for(tmp_path: Path, jobs: int) -> None:
+    for source in (tree(tmp_path / "tree"), archives(tmp_path / "archives")):
+        assert look_inside(source, MANIFEST, jobs).oddities == [OddityFound("CMYK", "train", 1, 2)]
+
+
+def test_a_damaged_class_tar_is_found(tmp_path: Path) -> None:
+    source = archives(tmp_path)
+    path = tmp_path / "ILSVRC2012_img_train.tar"
+    data = bytearray(path.read_bytes())
+    data[512 + 10] ^= 1  # in the first header of the first class tar
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"n00000001\.tar is damaged.*get the archive again"):
+        look_inside(source, None, 1)
+
+
+def test_md5s_are_compared(tmp_path: Path) -> None:
+    source = archives(tmp_path)
+    right = hashlib.md5((tmp_path / "ILSVRC2012_img_train.tar").read_bytes()).hexdigest()
+    archive = dataclasses.replace(MANIFEST.archives[0], md5=right)
+    whole = dataclasses.replace(MANIFEST, archives=(archive,))
+    assert list(check.check_md5s(source, whole, 1)) == [("ILSVRC2012_img_train.tar", True)]
+    assert list(check.check_md5s(source, MANIFEST, 1)) == [("ILSVRC2012_img_train.tar", False)]
+
+
+def test_the_manifest_is_found_by_structure_or_by_classes(tmp_path: Path) -> None:
+    found = check.manifest_of(archives(tmp_path / "archives"))
+    assert found is not None
+    assert found.name == "imagenet-1k"
+    assert check.manifest_of(tree(tmp_path / "tree")) is None
+    for name in ("airplane", "bird", "cat", "deer", "dog"):
+        (tmp_path / "some" / name).mkdir(parents=True)
+        (tmp_path / "some" / name / "1.png").write_bytes(b"x")
+    found = check.manifest_of(find_source(tmp_path / "some"))
+    assert found is not None
+    assert found.name == "cifar-10"
+
+
+def test_a_refusal_names_the_first_and_the_way_on(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"contradicts Two Classes: .* \(and 1 more\); `prep"):
+        check.refuse_contradictions(tree(tmp_path, counts=(3, 1)), MANIFEST, SPLITS)
+
+
+def test_resize_counts_what_archives_held(tmp_path: Path) -> None:
+    """A class tar with fewer pictures than known shows only when it has been read."""
+    source = archives(tmp_path / "src", counts=(3, 1))
+    options = Options(Settings(side=16), jobs=1, expected=MANIFEST)
+    with pytest.raises(UserError, match="contradicts Two Classes: train has 4 images"):
+        resize(source, tmp_path / "out", options)
+    assert not (tmp_path / "out" / "train.json").exists()
+    (summary,) = resize(source, tmp_path / "out", dataclasses.replace(options, expected=None))
+    assert summary.samples == 4
+    full = archives(tmp_path / "full")
+    assert resize(full, tmp_path / "out2", options)[0].samples == 5
+
+
+def test_counts_are_of_every_class_even_an_empty_one(tmp_path: Path) -> None:
+    contents = look_inside(tree(tmp_path, val=1), None, 1)
+    assert np.array_equal(contents.counts["train"], [3, 2])
+    assert contents.oddities == []

@@ -1,0 +1,131 @@
+"""Units on a Dask cluster: a real scheduler, two worker processes, one of them killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_resize import contents, tiny_source
+
+from prep.cluster import run_on_dask
+from prep.program import UserError
+from prep.resize import Options, resize
+from prep.resize_unit import Settings
+from prep.sources import find_source, listing
+from prep.units import run_units
+
+ROOT = Path(__file__).resolve().parent
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT.parent}"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def worker(address: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    return running("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    with running("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"):
+        yield address
+
+
+def slowly(unit: int) -> tuple[int, int]:
+    time.sleep(0.05)
+    return unit, os.getpid()
+
+
+def deadly(unit: int) -> int:
+    if unit == 3:
+        os._exit(1)
+    return unit
+
+
+def refuse(unit: int) -> int:
+    raise UserError(f"{unit} is refused; give another")
+
+
+def test_a_worker_that_is_killed_costs_nothing(scheduler: str) -> None:
+    with worker(scheduler), worker(scheduler) as victim:
+        done, pids = [], set()
+        for unit, pid in run_units(slowly, range(60), None, scheduler):
+            done.append(unit)
+            pids.add(pid)
+            if len(done) == 20:
+                assert victim.pid in pids
+                victim.kill()
+        assert sorted(done) == list(range(60))
+        assert len(pids) == 2
+
+
+def test_a_cluster_makes_the_bytes_of_one_process(
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "UNIT_SIZE", 2)
+    source = find_source(tiny_source(tmp_path / "src"))
+    for layout in ("tree", "tar"):
+        options = Options(Settings(side=32), layout=layout, jobs=1, max_rejects=1)
+        resize(source, tmp_path / f"alone-{layout}", options)
+        with worker(scheduler):
+            options = Options(
+                Settings(side=32), layout=layout, jobs=1, max_rejects=1, dask=scheduler
+            )
+            monkeypatch.chdir(tmp_path)  # the workers are elsewhere
+            resize(source, Path(f"cluster-{layout}"), options)
+        assert contents(tmp_path / f"cluster-{layout}") == contents(tmp_path / f"alone-{layout}")
+
+
+def test_an_exception_of_a_unit_is_raised_here(scheduler: str) -> None:
+    with worker(scheduler), pytest.raises(UserError, match="0 is refused"):
+        list(run_on_dask(refuse, [0], scheduler))
+
+
+def test_a_unit_that_kills_its_workers_ends_the_run(scheduler: str) -> None:
+    with contextlib.ExitStack() as workers:
+        for _ in range(5):
+            workers.enter_context(worker(scheduler))
+        with pytest.raises(UserError, match="killed its Dask worker again and again"):
+            list(run_on_dask(deadly, range(6), scheduler))
+
+
+def test_no_workers_end_the_run(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prep.cluster.PATIENCE", 1.0)
+    with pytest.raises(UserError, match=r"has had no workers for 1 s; start some"):
+        list(run_on_dask(slowly, range(3), scheduler))
+
+
+def test_no_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prep.cluster.CONNECT", 1.0)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(UserError, match=rf"no Dask scheduler answers at {address}"):
+        list(run_on_dask(slowly, range(3), address))
+    with pytest.raises(UserError, match="no Dask scheduler answers at nonsense://x"):
+        list(run_on_dask(slowly, range(3), "nonsense://x"))

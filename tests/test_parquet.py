@@ -1,0 +1,163 @@
+"""Parquet shards of Hugging Face's datasets: rows, names, labels, units that follow row groups."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import small_jpeg
+
+from prep import manifest
+from prep.program import UserError
+from prep.sources import find_source, listing
+from prep.sources.listing import UNLABELLED, Source
+
+NAMES = ["tench, Tinca tinca", "goldfish", "a/b"]
+
+
+def write_shard(
+    path: Path,
+    rows: list[tuple[bytes | None, str | None, int]],
+    names: list[str] | None = NAMES,
+    group: int = 3,
+) -> None:
+    """As datasets writes it: image struct, label, features in the schema's metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = pa.array(
+        [{"bytes": data, "path": name} for data, name, _ in rows],
+        pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    )
+    table = pa.table({"image": image, "label": pa.array([row[2] for row in rows], pa.int64())})
+    if names is not None:
+        label = {"names": names, "_type": "ClassLabel"}
+        features = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    pq.write_table(table, path, row_group_size=group)
+
+
+def some_rows(count: int, start: int = 0, classes: int = 3) -> list[tuple[bytes | None, str, int]]:
+    return [(small_jpeg(n), f"p{n}.JPEG", n % classes) for n in range(start, start + count)]
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    data = tmp_path / "hf" / "data"
+    write_shard(data / "train-00000-of-00002.parquet", some_rows(8))
+    write_shard(data / "train-00001-of-00002.parquet", some_rows(5, 8))
+    write_shard(data / "validation-00000-of-00001.parquet", some_rows(3, 20))
+    write_shard(data / "test-00000-of-00001.parquet", [(small_jpeg(50), None, -1)])
+    return tmp_path / "hf"
+
+
+def read_all(source: Source, split: str) -> list[tuple[str, int, Any]]:
+    part = source.splits[split]
+    return [(p.name, p.label, p.data) for p in part.read(source.root, part.listing)]
+
+
+def test_every_row_is_a_picture_with_its_label_and_name(shards: Path) -> None:
+    source = find_source(shards)
+    assert source.kind == "Hugging Face parquet shards"
+    assert list(source.splits) == ["train", "val", "test"]
+    assert source.classes == tuple(NAMES)
+    found = read_all(source, "train")
+    assert [(label, data) for _, label, data in found] == [
+        (n % 3, small_jpeg(n)) for n in range(13)
+    ]
+    assert found[9][0] == "data/train-00001-of-00002.parquet/p9.JPEG"
+    (unlabelled,) = read_all(source, "test")
+    assert unlabelled[0].endswith("test-00000-of-00001.parquet/00000000")
+    assert unlabelled[1] == UNLABELLED
+
+
+def test_units_end_where_row_groups_end(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prep.sources.parquet.UNIT_SIZE", 4)
+    train = find_source(shards).splits["train"]
+    assert train.unit_bounds().tolist() == [0, 6, 11, 13]  # groups 3 3 2 and 3 2
+
+
+def test_any_rows_in_rising_order_are_read(shards: Path) -> None:
+    source = find_source(shards)
+    train = source.splits["train"]
+    some = train.listing.take(np.array([1, 2, 7, 8, 12]))
+    pictures = list(train.read(source.root, some))
+    assert [p.data for p in pictures] == [small_jpeg(n) for n in (1, 2, 7, 8, 12)]
+
+
+def test_rows_of_a_large_group_are_read_some_at_a_time(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.parquet", [(b"%d" % n, None, 0) for n in range(300)], group=200)
+    source = find_source(tmp_path)
+    assert [data for _, _, data in read_all(source, "train")] == [b"%d" % n for n in range(300)]
+
+
+def test_a_row_without_an_image_has_a_reason(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.parquet", [(None, "x.jpg", 0), (b"y", "y.jpg", 1)])
+    source = find_source(tmp_path)
+    first, second = source.splits["train"].read(tmp_path, source.splits["train"].listing)
+    assert (first.data, first.reason) == (None, "the row holds no image")
+    assert second.data == b"y"
+
+
+def test_an_image_of_bytes_alone_is_read(tmp_path: Path) -> None:
+    table = pa.table({"jpg": pa.array([b"one", b"two"]), "cls": pa.array([1, 0], pa.int32())})
+    pq.write_table(table, tmp_path / "train.parquet")
+    source = find_source(tmp_path)
+    assert source.classes == ("0000", "0001")
+    assert [(label, data) for _, label, data in read_all(source, "train")] == [
+        (1, b"one"),
+        (0, b"two"),
+    ]
+
+
+def test_a_manifest_names_the_classes_by_their_rank(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.parquet", some_rows(10, classes=10), names=None)
+    source = find_source(tmp_path, manifest=manifest.load("cifar-10"))
+    assert source.classes[:2] == ("airplane", "automobile")
+    with pytest.raises(UserError, match=r"has 10 classes, ImageNet.* has 1000"):
+        find_source(tmp_path, manifest=manifest.load("imagenet-1k"))
+
+
+def test_the_counts_alone_tell_a_known_data_set(tmp_path: Path) -> None:
+    rows = [(b"x", None, n % 10) for n in range(50_000)]
+    write_shard(tmp_path / "train-0.parquet", rows, names=None, group=50_000)
+    assert find_source(tmp_path).classes[0] == "airplane"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"picture": [b"x"], "label": [0]}, r"has columns picture, label; expected image"),
+        ({"image": [b"x"], "label": ["cat"]}, r"has columns image, label; expected image"),
+        ({"image": [b"x"], "label": [-2]}, r"a label is -2; expected a class's number"),
+        ({"image": [b"x"], "label": [None]}, r"has columns|a label is None"),
+    ],
+)
+def test_what_is_no_image_table_is_refused(
+    tmp_path: Path, table: dict[str, list[Any]], message: str
+) -> None:
+    pq.write_table(pa.table(table), tmp_path / "train-0.parquet")
+    with pytest.raises(UserError, match=message):
+        find_source(tmp_path)
+
+
+def test_garbage_and_a_cut_shard_are_refused(shards: Path) -> None:
+    path = shards / "data" / "train-00001-of-00002.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"train-00001.* cannot be read as parquet .*get it again"):
+        find_source(shards)
+
+
+def test_labels_beyond_the_names_are_refused(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.parquet", some_rows(6, classes=6))
+    with pytest.raises(UserError, match="names 3 classes, but a label is 5"):
+        find_source(tmp_path)
+
+
+def test_the_listing_is_small(shards: Path) -> None:
+    train = find_source(shards).splits["train"].listing
+    assert train.places.dtype == listing.PLACE
+    assert train.places.itemsize == 24

@@ -1,0 +1,132 @@
+"""Tiny ImageNet, Caltech-256 and Kaggle's ImageNet, in the folders they come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prep.program import UserError
+from prep.sources import find_source
+from prep.sources.listing import UNLABELLED, Source
+
+
+def fill(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    return root
+
+
+def entries(source: Source, split: str) -> dict[str, int]:
+    listing = source.splits[split].listing
+    return dict(zip(listing.names, listing.labels.tolist(), strict=True))
+
+
+# --------------------------------------------------------------------------- Tiny ImageNet
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    fill(tmp_path, *(f"train/{w}/images/{w}_{i}.JPEG" for w in ("n2", "n1") for i in (0, 1)))
+    fill(tmp_path, *(f"val/images/val_{i}.JPEG" for i in range(3)), "test/images/test_0.JPEG")
+    fill(tmp_path, "train/n1/n1_boxes.txt")
+    lines = ["val_0.JPEG\tn2\t0\t32\t44\t62", "val_1.JPEG\tn1\t0\t0\t1\t1", "val_2.JPEG\tn2\t1\t1"]
+    (tmp_path / "val/val_annotations.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "words.txt").write_text("n1\tgoldfish\nn2\ttailed frog\nn3\tother\n")
+    return tmp_path
+
+
+def test_tiny_imagenet(tiny: Path) -> None:
+    source = find_source(tiny)
+    assert source.kind == "Tiny ImageNet 200, as distributed"
+    assert source.data_set == "tiny-imagenet-200"
+    assert (source.classes, source.names) == (("n1", "n2"), ("goldfish", "tailed frog"))
+    assert list(source.splits) == ["train", "val", "test"]
+    assert entries(source, "train")["train/n2/images/n2_1.JPEG"] == 1
+    assert entries(source, "val") == {
+        "val/images/val_0.JPEG": 1,
+        "val/images/val_1.JPEG": 0,
+        "val/images/val_2.JPEG": 1,
+    }
+    assert entries(source, "test") == {"test/images/test_0.JPEG": UNLABELLED}
+
+
+def test_tiny_imagenet_with_a_picture_that_no_line_names(tiny: Path) -> None:
+    fill(tiny, "val/images/val_9.JPEG")
+    with pytest.raises(UserError, match=r"val_annotations\.txt says nothing of val_9\.JPEG"):
+        find_source(tiny)
+    assert list(find_source(tiny, ("train",)).splits) == ["train"]
+
+
+# --------------------------------------------------------------------------- Caltech-256
+
+
+@pytest.mark.parametrize("below", ["", "256_ObjectCategories/"])
+@pytest.mark.parametrize("clutter", [False, True])
+def test_caltech(tmp_path: Path, below: str, clutter: bool) -> None:
+    names = ("001.ak47/001_0001.jpg", "056.dog/greg/x.jpg", "257.clutter/257_0001.jpg")
+    fill(tmp_path, *(below + name for name in names), below + "056.dog/RENAME2")
+    source = find_source(tmp_path, clutter=clutter)
+    assert source.data_set == "caltech-256"
+    assert source.classes == ("001.ak47", "056.dog", "257.clutter")[: 2 + clutter]
+    assert source.names == ("ak47", "dog", "clutter")[: 2 + clutter]
+    expected = {below + name: label for label, name in enumerate(names[: 2 + clutter])}
+    assert entries(source, "train") == expected
+    assert source.skipped == 1
+
+
+def test_one_folder_of_another_name_is_not_caltech(tmp_path: Path) -> None:
+    fill(tmp_path, "001.ak47/1.jpg", "dog/1.jpg")
+    assert find_source(tmp_path).kind == "class folders"
+
+
+# --------------------------------------------------------------------------- Kaggle
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path) -> Path:
+    data = tmp_path / "ILSVRC/Data/CLS-LOC"
+    fill(data, "train/n2/n2_1.JPEG", "train/n1/n1_1.JPEG", "test/ILSVRC2012_test_00000001.JPEG")
+    fill(data, *(f"val/ILSVRC2012_val_{n:08d}.JPEG" for n in (1, 2)))
+    (tmp_path / "LOC_val_solution.csv").write_text(
+        "ImageId,PredictionString\n"
+        "ILSVRC2012_val_00000002,n1 85 1 499 272 \n"
+        "ILSVRC2012_val_00000001,n2 1 2 3 4 n2 5 6 7 8\n"
+    )
+    (tmp_path / "LOC_synset_mapping.txt").write_text("n1 tench, Tinca tinca\nn2 goldfish\n")
+    return tmp_path
+
+
+def test_kaggle_s_tree(kaggle: Path) -> None:
+    source = find_source(kaggle)
+    assert (source.kind, source.data_set) == ("ImageNet, Kaggle's tree", "imagenet-1k")
+    assert source.names == ("tench, Tinca tinca", "goldfish")
+    assert list(source.splits) == ["train", "val", "test"]
+    val = "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_0000000"
+    assert entries(source, "val") == {f"{val}1.JPEG": 1, f"{val}2.JPEG": 0}
+    assert list(entries(source, "test").values()) == [UNLABELLED]
+
+
+def test_kaggle_s_tree_without_the_solution_prepares_train_alone(kaggle: Path) -> None:
+    (kaggle / "LOC_val_solution.csv").unlink()
+    with pytest.raises(UserError, match=r"LOC_val_solution\.csv is missing.*or give --split train"):
+        find_source(kaggle)
+    assert list(find_source(kaggle, ("train",)).splits) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "has no columns ImageId and PredictionString"),
+        ("ImageId,PredictionString\nx,n1\n", r"says nothing of ILSVRC2012_val_00000001\.JPEG"),
+        (
+            "ImageId,PredictionString\nILSVRC2012_val_00000001,n7 1\n",
+            "is of class n7, which has no training folder",
+        ),
+    ],
+)
+def test_a_solution_of_something_else_is_refused(kaggle: Path, text: str, message: str) -> None:
+    (kaggle / "LOC_val_solution.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        find_source(kaggle)

@@ -1,0 +1,104 @@
+"""WebDataset tars: keys, labels, splits by name, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import tar_bytes
+
+from prep.program import UserError
+from prep.sources import find_source
+from prep.sources.listing import UNLABELLED, Source
+
+
+def read_all(source: Source, split: str) -> list[tuple[str, int, bytes | None]]:
+    part = source.splits[split]
+    return [(p.name, p.label, p.data) for p in part.read(source.root, part.listing)]
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tar_bytes(files))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_samples_labels_and_splits(tmp_path: Path, jobs: int) -> None:
+    write_tar(
+        tmp_path / "imagenet1k-train-0001.tar",
+        {"c.cls": b"2", "c.jpg": b"C", "d.jpg": b"D", "d.json": b'{"label": 0}', "d.txt": b"x"},
+    )
+    write_tar(
+        tmp_path / "imagenet1k-train-0000.tar",
+        {
+            "s/a.jpg": b"A",
+            "s/a.seg.png": b"other",
+            "s/a.cls": b"1\n",
+            "s/b.JPEG": b"B",
+            "s/b.cls": b"0",
+        },
+    )
+    write_tar(tmp_path / "imagenet1k-validation-00.tar", {"v.png": b"V", "v.cls": b"1"})
+    write_tar(tmp_path / "test" / "0.tar", {"t.webp": b"T"})
+    (tmp_path / "classes.txt").write_text("tench\ngoldfish\nwhite shark\n")
+    source = find_source(tmp_path, jobs=jobs)
+    assert source.kind == "WebDataset tars"
+    assert source.names == ("tench", "goldfish", "white shark")
+    first, second = "imagenet1k-train-0000.tar", "imagenet1k-train-0001.tar"
+    assert read_all(source, "train") == [
+        (f"{first}/s/a.jpg", 1, b"A"),
+        (f"{first}/s/b.JPEG", 0, b"B"),
+        (f"{second}/c.jpg", 2, b"C"),
+        (f"{second}/d.jpg", 0, b"D"),
+    ]
+    assert read_all(source, "val") == [("imagenet1k-validation-00.tar/v.png", 1, b"V")]
+    assert read_all(source, "test") == [("test/0.tar/t.webp", UNLABELLED, b"T")]
+
+
+def test_classes_without_names_are_numbers(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.jpg": b"A", "a.cls": b"11"})
+    assert find_source(tmp_path).classes[11] == "0011"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.jpg": b"A"}, r"0\.tar/a\.jpg has no label"),
+        ({"a.jpg": b"A", "a.json": b"{}"}, r"0\.tar/a\.jpg has no label"),
+        ({"a.jpg": b"A", "a.cls": b"cat"}, r"a\.cls holds no class's number"),
+        ({"a.jpg": b"A", "a.cls": b"-2"}, r"a\.cls holds no class's number"),
+        ({"a.jpg": b"A", "a.cls": b"1.5"}, r"a\.cls holds no class's number"),
+        ({"a.jpg": b"A", "a.cls": b"99999999"}, r"a\.cls holds no class's number"),
+        ({"a.jpg": b"A", "a.json": b"[" * 60_000}, r"a\.json holds no class's number"),
+        ({"a.jpg": b"A", "a.json": json.dumps({"label": "x"}).encode()}, r"a\.json holds no"),
+        ({"a.txt": b"A"}, "hold no pictures"),
+    ],
+)
+def test_what_has_no_label_is_refused(
+    tmp_path: Path, files: dict[str, bytes], message: str
+) -> None:
+    write_tar(tmp_path / "0.tar", files)
+    with pytest.raises(UserError, match=message):
+        find_source(tmp_path)
+
+
+def test_a_cut_shard_is_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.jpg": b"A" * 600, "a.cls": b"1"})
+    (tmp_path / "0.tar").write_bytes((tmp_path / "0.tar").read_bytes()[:1200])
+    with pytest.raises(UserError, match=r"0\.tar is (cut|damaged).*; get it again"):
+        find_source(tmp_path)
+
+
+def test_too_few_names_are_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.jpg": b"A", "a.cls": b"1"})
+    (tmp_path / "classes.txt").write_text("tench\n")
+    with pytest.raises(UserError, match="names 1 classes, but a label is 1"):
+        find_source(tmp_path)
+
+
+def test_a_tar_beside_class_folders_is_not_a_source(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "train" / "a" / "1.jpg").write_bytes(b"x")
+    write_tar(tmp_path / "train.tar", {"backup.jpg": b"x"})
+    assert find_source(tmp_path).kind == "class folders"
