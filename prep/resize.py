@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from prep import __version__, handover, images, prepared
+from prep import __version__, handover, prepared
 from prep.files import only_run, sync_folder, whole_file
 from prep.handover import Card, ClassEntry
+from prep.images import Settings
 from prep.program import UserError
 from prep.progress import progress
-from prep.resize_unit import Settings, Unit, read_rows, resize_unit
+from prep.resize_unit import Unit, read_rows, resize_unit
 from prep.sources import Original, Source
 from prep.units import run_units
 
@@ -200,7 +201,7 @@ def _finish(source: Source, split: _Split, settings: Settings) -> SplitSummary:
         pixels_id=handover.pixels_id(
             label_array, np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         ),
-        tools=tool_versions(),
+        tools=tool_versions(settings.backend),
         **_plan_fields(source, name, settings),
     )
     if not folder.exists():
@@ -219,8 +220,10 @@ def _plan_fields(source: Source, split: str, settings: Settings) -> dict[str, An
     return {
         "side": settings.side,
         "quality": settings.quality,
-        "filter": images.FILTER,
-        "fit": "crop",
+        "backend": settings.backend,
+        "filter": settings.filter,
+        "fit": settings.fit,
+        "exif": settings.exif,
         "source": source.fingerprint(split),
     }
 
@@ -229,14 +232,17 @@ def _plan(source: Source, split: str, settings: Settings) -> dict[str, Any]:
     """What has to be equal for a killed run to be carried on from."""
     return _plan_fields(source, split, settings) | {
         "max_pixels": settings.max_pixels,
+        "on_truncated": settings.on_truncated,
         "unit_size": UNIT_SIZE,
-        "tools": ", ".join(f"{tool} {version}" for tool, version in tool_versions().items()),
+        "tools": ", ".join(
+            f"{tool} {version}" for tool, version in tool_versions(settings.backend).items()
+        ),
     }
 
 
 def _plan_of_card(card: Card) -> dict[str, Any]:
     """What has to be equal for a finished run to be the one asked for."""
-    fields = ("side", "quality", "filter", "fit", "source")
+    fields = ("side", "quality", "backend", "filter", "fit", "exif", "source")
     return {name: getattr(card, name) for name in fields}
 
 
@@ -295,9 +301,14 @@ def _output_names(source: Source, originals: tuple[Original, ...]) -> list[str]:
     return names
 
 
-def tool_versions() -> dict[str, str]:
+def tool_versions(backend: str) -> dict[str, str]:
     """The versions of what decides the bytes."""
     import PIL
     import simplejpeg
 
-    return {"prep": __version__, "pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}
+    from prep import scale
+
+    tools = {"prep": __version__, "pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}
+    if backend == "opencv-2012":
+        tools["opencv"] = scale.opencv_version()
+    return tools

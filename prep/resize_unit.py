@@ -15,17 +15,9 @@ from pathlib import Path, PurePosixPath
 
 from prep import images, prepared
 from prep.files import whole_file
+from prep.images import Settings
 from prep.program import UserError
 from prep.sources import Original
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What decides a prepared picture's bytes."""
-
-    side: int = 256  # pixels
-    quality: int = 95  # of the JPEGs; the authors' converter used 95
-    max_pixels: int = images.MAX_PIXELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +65,7 @@ def _resize_one(unit: Unit, original: Original, name: str) -> prepared.Row:
         return row | {"reason": images.too_many_bytes(original.bytes)}
     try:
         data = (unit.root / original.path).read_bytes()
-        picture = images.prepare(data, settings.side, settings.max_pixels)
+        picture = images.prepare(data, settings)
     except OSError as error:
         return row | {"reason": f"cannot be read: {error.strerror}"}
     except images.RejectedImageError as error:
