@@ -37,12 +37,14 @@ MAX_PIXELS = 40_000_000  # ImageNet's largest picture, 7056x4488, has 31.7 milli
 # What Pillow may read, MPO among the JPEGs; its other readers start programs (EPS) or are seldom
 # tried.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
-# What libjpeg warns of when pixels are lost or may be. Its other warnings cost none; extraneous
-# bytes before the end of the image (0xd9) follow the last code of the last scan.
+# What libjpeg warns of when pixels are lost or may be.
 DAMAGE = re.compile(
     "premature end of data segment|bad Huffman code|bad arithmetic code|found marker"
     "|extraneous bytes before marker 0x(?!d9)|Inconsistent progression"
 )
+# What costs no pixel: nothing, or bytes between the last code of the last scan and the end of the
+# image (0xd9). A missing tail gets here when it is accepted. Anything else may be an error.
+HARMLESS = re.compile("^$|extraneous bytes before marker 0xd9|Premature end of JPEG file")
 STRIP = 64  # rows that are copied out of a Pillow image at once: a picture is held only twice
 EXIF_ORIENTATION = 0x0112
 # EXIF orientation: (swap the axes, then mirror left-right, then mirror top-bottom)
@@ -95,12 +97,13 @@ def _decode_plain_jpeg(data: bytes, limits: Limits) -> tuple[Pixels, str] | None
         return None
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, "RGBX")
-    except ValueError as error:
-        tidied = _check_scans(data, str(error), header.space, limits)
-        try:
-            pixels = simplejpeg.decode_jpeg(tidied, "RGBX", strict=False)
-        except ValueError:
+    except ValueError:
+        tidy, warning = _check_scans(data, "RGBX", limits)
+        if not HARMLESS.search(warning):
             return None
+        # Not strict: it says nothing of errors either, and leaves what it could not decode.
+        grey = np.full((header.height, header.width, 4), 128, np.uint8)
+        pixels = simplejpeg.decode_jpeg(tidy, "RGBX", buffer=grey, strict=False)
     if limits.upright:
         pixels = _turned(pixels, _orientation_of(data))
     return pixels, f"JPEG {header.colours}"
@@ -108,6 +111,8 @@ def _decode_plain_jpeg(data: bytes, limits: Limits) -> tuple[Pixels, str] | None
 
 @dataclasses.dataclass(frozen=True)
 class _Header:
+    width: int
+    height: int
     colours: str  # "YCbCr", "RGB", "Gray", "CMYK" or "YCCK"
 
     @property
@@ -126,36 +131,35 @@ def _header(jpeg: bytes, limits: Limits) -> _Header | None:
         except (ValueError, KeyError):  # KeyError: a subsampling that simplejpeg has no name for
             return None
     _check_size(width, height, limits.max_pixels)
-    return _Header(colours)
+    return _Header(width, height, colours)
 
 
 def _warning(jpeg: bytes, space: str) -> str:
     """What libjpeg has against these bytes, "" for nothing.
 
-    Decoded at an eighth of the size, which costs little but the reading of the codes.
+    Decoded whole: of a lossless JPEG at a fraction of its size, simplejpeg 1.9.0 writes beyond its
+    array.
     """
     try:
-        simplejpeg.decode_jpeg(jpeg, space, min_height=1, min_width=1, min_factor=8)
+        simplejpeg.decode_jpeg(jpeg, space)
     except ValueError as error:
         return one_line(error)
     return ""
 
 
-def _check_scans(data: bytes, warning: str, space: str, limits: Limits) -> bytes:
-    """The bytes to decode in spite of the warning; raises RejectedImageError when pixels are lost.
+def _check_scans(jpeg: bytes, space: str, limits: Limits) -> tuple[bytes, str]:
+    """The same picture with a tidy header, and what libjpeg still has against it.
 
     libjpeg tells its first warning only. One about the header would hide what it has to say of
-    the scans, so that a copy with a tidy header is asked as well.
+    the scans. Raises RejectedImageError when that is that pixels are lost.
     """
-    tidy = tidied(data)
-    for jpeg, said in ((data, warning), (tidy, _warning(tidy, space))):
-        if "Premature end of JPEG file" in said:
-            if limits.truncated:
-                return jpeg
-            raise RejectedImageError("the JPEG is truncated (--on-truncated)")
-        if DAMAGE.search(said):
-            raise RejectedImageError(f"the JPEG is damaged: {said}")
-    return tidy
+    tidy = tidied(jpeg)
+    warning = _warning(tidy, space)
+    if "Premature end of JPEG file" in warning and not limits.truncated:
+        raise RejectedImageError("the JPEG is truncated (--on-truncated)")
+    if DAMAGE.search(warning):
+        raise RejectedImageError(f"the JPEG is damaged: {warning}")
+    return tidy, warning
 
 
 def tidied(jpeg: bytes) -> bytes:
@@ -198,7 +202,7 @@ def to_image(data: bytes, limits: Limits) -> tuple[Image.Image, str]:
     """
     header = _header(data, limits) if simplejpeg.is_jpeg(data) else None
     if header is not None:  # Pillow says nothing of a damaged JPEG
-        data = _check_scans(data, _warning(data, header.space), header.space, limits)
+        _check_scans(data, header.space, limits)
     with memory_bound(len(data)), _open(data) as image:
         kind = f"{image.format} {image.mode}"
         _check_size(image.width, image.height, limits.max_pixels)

@@ -7,16 +7,18 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import simplejpeg
 from conftest import jpeg_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import SIDE, Pixels, difference, encoded, noise, picture, square
-from PIL import Image
+from PIL import Image, ImageOps
 
-from prep.images import RejectedImageError, Settings, prepare
+from prep.images import BACKENDS, EXIF, RejectedImageError, Settings, prepare
 
 
 def reason(data: bytes, **changed: object) -> str:
@@ -146,15 +148,44 @@ def test_a_png_called_jpeg_is_a_png() -> None:
     assert prepare(encoded(square(), "PNG"), Settings()).kind == "PNG RGB"
 
 
-@pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_exif_orientation_is_ignored(orientation: int) -> None:
+def rotated(kind: str, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = picture(400, 300)
-    turned, plain = encoded(image, "JPEG", exif=exif), encoded(image, "JPEG")
+    return encoded(picture(400, 300), kind, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_is_ignored(kind: str, orientation: int) -> None:
+    turned, plain = rotated(kind, orientation), encoded(picture(400, 300), kind)
     assert turned != plain
     assert np.array_equal(prepare(turned, Settings()).pixels, prepare(plain, Settings()).pixels)
     assert (prepare(turned, Settings()).width, prepare(turned, Settings()).height) == (400, 300)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_orientation_is_applied_when_asked_for(
+    orientation: int, kind: str, backend: str
+) -> None:
+    """0 and 9 are no orientations."""
+    data = rotated(kind, orientation)
+    with Image.open(io.BytesIO(data)) as opened:
+        upright = ImageOps.exif_transpose(opened)
+    expected = prepare(encoded(upright, "PPM"), Settings(backend=backend))
+    got = prepare(data, Settings(backend=backend, exif="apply"))
+    assert np.array_equal(got.pixels, expected.pixels)
+    assert (got.width, got.height) == upright.size
+
+
+@pytest.mark.parametrize("exif", EXIF)
+def test_the_orientation_of_a_tiff_is_part_of_its_format(exif: str) -> None:
+    data = encoded(picture(400, 300), "TIFF", tiffinfo={0x0112: 6})
+    expected = picture(400, 300).transpose(Image.Transpose.ROTATE_270)
+    got = prepare(data, Settings(exif=exif))
+    assert np.array_equal(got.pixels, prepare(encoded(expected, "PPM"), Settings()).pixels)
+    assert (got.width, got.height) == (300, 400)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -163,6 +194,113 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
     first, *others = (Image.new("RGB", (300, 300), colour) for colour in colours)
     data = encoded(first, kind, save_all=True, append_images=others)
     assert difference(prepare(data, Settings()).pixels, np.full((SIDE, SIDE, 3), (255, 0, 0))) <= 2
+
+
+@pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411"])
+def test_every_chroma_subsampling_is_what_pillow_makes_of_it(subsampling: str) -> None:
+    data = simplejpeg.encode_jpeg(np.array(square()), colorsubsampling=subsampling)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert difference(prepare(data, Settings()).pixels, opened) <= 1
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_restart_markers_change_nothing(progressive: bool) -> None:
+    image = picture(300, 300)
+    plain = encoded(image, "JPEG", progressive=progressive)
+    marked = encoded(image, "JPEG", progressive=progressive, restart_marker_blocks=7)
+    assert b"\xff\xd0" in marked
+    assert np.array_equal(prepare(marked, Settings()).pixels, prepare(plain, Settings()).pixels)
+
+
+def test_of_an_mpo_the_first_picture_is_taken() -> None:
+    first, second = picture(300, 300), Image.new("RGB", (300, 300))
+    data = encoded(first, "MPO", save_all=True, append_images=[second])
+    expected = prepare(encoded(first, "JPEG"), Settings()).pixels
+    assert np.array_equal(prepare(data, Settings()).pixels, expected)
+    assert prepare(data, Settings(backend="pillow")).kind == "MPO RGB"
+
+
+def of_two_components(first: Image.Image, second: Image.Image) -> bytes:
+    """A JPEG whose two components have a scan each: those of two grey JPEGs."""
+    files = [encoded(image, "JPEG", quality=90) for image in (first, second)]
+    scans = []
+    for number, data in enumerate(files):
+        start = data.index(b"\xff\xda")
+        header = b"\xff\xda\x00\x08\x01" + bytes([number + 1]) + b"\x00\x00\x3f\x00"
+        scans.append(header + data[start + 10 : -2])
+    frame = files[0].index(b"\xff\xc0")
+    wider = b"\xff\xc0\x00\x0e" + files[0][frame + 4 : frame + 9] + b"\x02\x01\x11\0\x02\x11\0"
+    tables = files[0][frame + 13 : files[0].index(b"\xff\xda")]
+    return files[0][:frame] + wider + tables + b"".join(scans) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_of_two_components_the_first_is_the_grey_picture(backend: str) -> None:
+    first, second = picture(SIDE, SIDE, 1).convert("L"), picture(SIDE, SIDE, 2).convert("L")
+    prepared = prepare(of_two_components(first, second), Settings(backend=backend))
+    expected = prepare(encoded(first, "JPEG", quality=90), Settings(backend=backend))
+    assert np.array_equal(prepared.pixels, expected.pixels)
+
+
+# --------------------------------------------------------------------------- oddities of JPEGs
+
+
+def jfif_of_revision_0(jpeg: bytes) -> bytes:
+    return jpeg.replace(b"JFIF\0\x01\x01", b"JFIF\0\0\0")
+
+
+def with_bytes_between_segments(jpeg: bytes) -> bytes:
+    return jpeg[:20] + b"\0\0\0" + jpeg[20:]
+
+
+def with_an_unknown_adobe_transform(jpeg: bytes) -> bytes:
+    return jpeg[:2] + b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\x2c" + jpeg[20:]
+
+
+def with_a_progressive_scan_s_numbers(jpeg: bytes) -> bytes:
+    scan = jpeg.index(b"\xff\xda") + 11
+    assert jpeg[scan : scan + 3] == b"\0\x3f\0"
+    return jpeg[:scan] + b"\0\0\0" + jpeg[scan + 3 :]
+
+
+ODDITIES = [
+    jfif_of_revision_0,
+    with_bytes_between_segments,
+    with_an_unknown_adobe_transform,
+    with_a_progressive_scan_s_numbers,
+]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("odd", ODDITIES)
+def test_an_oddity_of_the_header_changes_nothing(
+    odd: Callable[[bytes], bytes], backend: str
+) -> None:
+    plain = encoded(picture(300, 300), "JPEG")
+    with pytest.raises(ValueError, match=r"."):
+        simplejpeg.decode_jpeg(odd(plain), "RGB")  # libjpeg has something against it
+    expected = prepare(plain, Settings(backend=backend))
+    got = prepare(odd(plain), Settings(backend=backend))
+    assert np.array_equal(got.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("odd", [lambda jpeg: jpeg, *ODDITIES])
+def test_an_oddity_of_the_header_hides_no_damage(
+    odd: Callable[[bytes], bytes], backend: str
+) -> None:
+    jpeg = odd(encoded(picture(300, 300), "JPEG"))
+    scan = jpeg.index(b"\xff\xda") + 14
+    middle = (scan + len(jpeg)) // 2
+    assert "damaged" in reason(jpeg[:middle] + jpeg[-2:], backend=backend)
+    assert "truncated" in reason(jpeg[:-2], backend=backend)
+    assert "truncated" in reason(jpeg[:middle], backend=backend)
+
+
+def test_bytes_between_the_last_scan_and_the_end_cost_no_pixel() -> None:
+    plain = encoded(picture(300, 300), "JPEG")
+    padded = plain[:-2] + b"\0" * 50 + plain[-2:]
+    assert np.array_equal(prepare(padded, Settings()).pixels, prepare(plain, Settings()).pixels)
 
 
 def test_extra_bytes_after_the_jpeg_are_ignored() -> None:
@@ -217,6 +355,26 @@ def test_a_jpeg_without_its_end_is_rejected(mode: str) -> None:
     data = encoded(picture(300, 300).convert(mode), "JPEG")
     assert data.endswith(b"\xff\xd9")
     assert "truncated" in reason(data[:-2])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("PPM", {})],
+)
+def test_a_missing_tail_is_accepted_when_asked_for(
+    kind: str, options: dict[str, object], backend: str
+) -> None:
+    image = picture(300, 300) if kind == "JPEG" else Image.fromarray(noise(300, 300))
+    data = encoded(image, kind, **options)
+    half = data[: len(data) * 3 // 4]
+    assert "--on-truncated" in reason(half, backend=backend)
+    whole = prepare(data, Settings(backend=backend)).pixels
+    left = prepare(half, Settings(backend=backend, on_truncated="accept")).pixels
+    assert difference(left[:64], whole[:64]) <= (80 if options else 1)
+    assert np.array_equal(
+        left, prepare(half, Settings(backend=backend, on_truncated="accept")).pixels
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
