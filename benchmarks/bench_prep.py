@@ -31,7 +31,7 @@ from PIL import Image
 from torchvision import transforms
 
 from prep import images, resize, stats, verify, write
-from prep.resize_unit import Settings
+from prep.images import Settings
 from prep.sample import draw_sample
 from prep.sources import find_source
 from prep.sources.listing import Source
@@ -57,7 +57,7 @@ def torchvision_pil(data: bytes) -> None:
 
 
 def ours(data: bytes) -> None:
-    images.encode_jpeg(images.prepare(data, SIDE).pixels, QUALITY)
+    images.encode_jpeg(images.prepare(data, Settings()).pixels, QUALITY)
 
 
 PIPELINE = transforms.Compose([transforms.Resize(SIDE), transforms.CenterCrop(SIDE)])
@@ -93,7 +93,7 @@ def command_rates(found: Source, folder: Path) -> dict[str, float]:
     in_split = len(found.splits[split].listing)
     stages: list[tuple[str, int, Callable[[], Any]]] = [
         ("resize", count, lambda: resize.resize(
-            found, folder / "prepared", resize.Options(Settings(SIDE, QUALITY), max_rejects=1.0))),
+            found, folder / "prepared", resize.Options(max_rejects=1.0))),
         ("stats", in_split, lambda: stats.write(stats.measure(prepared, None), prepared)),
         ("write-beton", in_split, lambda: write.write_beton(prepared, beton, "jpg", None)),
         ("verify", in_split, lambda: verify.verify(beton, None)),

@@ -91,6 +91,35 @@ class Mode(enum.StrEnum):
     raw = "raw"
 
 
+class Backend(enum.StrEnum):
+    """What decodes and resizes."""
+
+    turbo = "turbo"
+    pillow = "pillow"
+    opencv_2012 = "opencv-2012"
+
+
+class Fit(enum.StrEnum):
+    """How a picture becomes a square."""
+
+    crop = "crop"
+    squash = "squash"
+
+
+class Exif(enum.StrEnum):
+    """What becomes of EXIF orientation."""
+
+    ignore = "ignore"
+    apply = "apply"
+
+
+class OnTruncated(enum.StrEnum):
+    """What becomes of a file whose tail is missing."""
+
+    reject = "reject"
+    accept = "accept"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"prep {__version__}")
@@ -165,6 +194,24 @@ def resize(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Gets OUT/train, OUT/val.")],
     size: Annotated[int, typer.Option(min=8, max=4096, help="Side in pixels.")] = 256,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEGs.")] = 95,
+    backend: Annotated[
+        Backend,
+        typer.Option(
+            help="turbo: the fastest; pillow: torchvision's very pixels; opencv-2012: the "
+            "AlexNet authors' converter."
+        ),
+    ] = Backend.turbo,
+    fit: Annotated[
+        Fit,
+        typer.Option(help="crop: shorter side to --size, centre crop; squash: both sides."),
+    ] = Fit.crop,
+    exif: Annotated[
+        Exif,
+        typer.Option(help="Orientation. ignore: as ImageNet tools do; apply: turn upright."),
+    ] = Exif.ignore,
+    on_truncated: Annotated[
+        OnTruncated, typer.Option(help="A file whose tail is missing. accept: what is left of it.")
+    ] = OnTruncated.reject,
     layout: Annotated[
         Layout, typer.Option(help="tree: a file a picture; tar: a tar a class, for WebDataset.")
     ] = Layout.tree,
@@ -194,7 +241,7 @@ def resize(
     """Resize every picture: shorter side to --size, centre crop, JPEG. Killed, it carries on."""
     from prep import check as checks
     from prep import resize as stage
-    from prep.resize_unit import Settings
+    from prep.images import Settings
     from prep.sources import find_source
     from prep.sources.divide import with_validation
 
@@ -209,7 +256,15 @@ def resize(
     if val_fraction:
         found = with_validation(found, val_fraction, seed)
     options = stage.Options(
-        settings=Settings(size, quality, max_pixels),
+        settings=Settings(
+            side=size,
+            backend=backend.value,
+            fit=fit.value,
+            exif=exif.value,
+            on_truncated=on_truncated.value,
+            max_pixels=max_pixels,
+            quality=quality,
+        ),
         layout=layout.value,
         jobs=jobs,
         dask=dask,
@@ -379,7 +434,7 @@ def _card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Tabl
         "classes": f"{len(counts)}, {spread} samples each",
         "first classes": ", ".join(names) + (", ..." if len(counts) > len(names) else ""),
         "image": f"{card.side}x{card.side}x3, {card.mode}, JPEG quality {card.quality}",
-        "resized by": f"{card.filter}; {card.fit}",
+        "resized by": f"{card.backend}: {card.filter}; {card.fit}, EXIF orientation: {card.exif}",
         "size": f"{size / 1e6:,.1f} MB, whole pages; {stored.mean() / 1e3:,.1f} KB a sample",
         "sha256": str(card.sha256),
         "pixels_id": card.pixels_id,

@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from prep import handover, prepared
 from prep.files import sync_folder
 from prep.handover import Card, ClassEntry
+from prep.images import Settings
 from prep.plan import card_fields, tool_versions
-from prep.resize_unit import Settings, rows_file
+from prep.resize_unit import rows_file
 from prep.shards import Shard, write_shard
 from prep.sources.listing import UNLABELLED, Source
 from prep.units import run_units
@@ -117,7 +118,7 @@ def finish(
         mode="jpg",
         sha256=None,
         pixels_id=handover.pixels_id(labels, digests),
-        tools=tool_versions(),
+        tools=tool_versions(settings.backend),
         **card_fields(source, split, settings),
     )
     prepared.write_manifest(rows.drop_columns([UNIT]), layout, prepared.manifest_path(folder))

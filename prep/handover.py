@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # half the time of `prep --help` otherwise
     import numpy as np
     import numpy.typing as npt
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 # --------------------------------------------------------------------------- card
@@ -48,8 +48,10 @@ class Card:
     side: int  # pixels
     mode: str  # "jpg" or "raw": how the bytes of a sample are stored
     quality: int  # of the prepared JPEGs, 1..100
+    backend: str  # prep.images.BACKENDS: what decoded and resized
     filter: str  # the resize filter
-    fit: str  # "crop": shorter side to `side`, centre crop
+    fit: str  # "crop": shorter side to `side`, centre crop; "squash": both sides to `side`
+    exif: str  # "ignore": pixels as stored; "apply": turned upright
     source: str  # sha256 over the listing of the originals
     pixels_id: str  # see pixels_id()
     sha256: str | None  # of the beton; None for a prepared set

@@ -10,14 +10,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from prep import __version__, images
+from prep import __version__
 from prep.handover import Card
+from prep.images import Settings
 from prep.program import UserError
-from prep.resize_unit import Settings
 from prep.sources import listing
 from prep.sources.listing import Source
 
-OF_CARD = ("side", "quality", "filter", "fit", "source")
+OF_CARD = ("side", "quality", "backend", "filter", "fit", "exif", "source")
 
 
 def card_fields(source: Source, split: str, settings: Settings) -> dict[str, Any]:
@@ -25,8 +25,10 @@ def card_fields(source: Source, split: str, settings: Settings) -> dict[str, Any
     return {
         "side": settings.side,
         "quality": settings.quality,
-        "filter": images.FILTER,
-        "fit": "crop",
+        "backend": settings.backend,
+        "filter": settings.filter,
+        "fit": settings.fit,
+        "exif": settings.exif,
         "source": source.fingerprint(split),
     }
 
@@ -35,10 +37,13 @@ def plan(source: Source, split: str, settings: Settings, layout: str) -> dict[st
     """All that decides the prepared split, as JSON can hold it."""
     return card_fields(source, split, settings) | {
         "max_pixels": settings.max_pixels,
+        "on_truncated": settings.on_truncated,
         "layout": layout,
         "division": source.division,
         "unit_size": listing.UNIT_SIZE,  # with the source, it says where units end
-        "tools": ", ".join(f"{tool} {version}" for tool, version in tool_versions().items()),
+        "tools": ", ".join(
+            f"{tool} {version}" for tool, version in tool_versions(settings.backend).items()
+        ),
     }
 
 
@@ -58,9 +63,14 @@ def plan_of_card(card: Card) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(card).items() if name in OF_CARD}
 
 
-def tool_versions() -> dict[str, str]:
+def tool_versions(backend: str) -> dict[str, str]:
     """The versions of what decides the bytes."""
     import PIL
     import simplejpeg
 
-    return {"prep": __version__, "pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}
+    from prep import scale
+
+    tools = {"prep": __version__, "pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}
+    if backend == "opencv-2012":
+        tools["opencv"] = scale.opencv_version()
+    return tools

@@ -23,12 +23,13 @@ from prep import handover, prepared
 from prep.check import contradictions
 from prep.files import only_run, whole_file
 from prep.finish import Journal, SplitSummary, already_done, finish
+from prep.images import Settings
 from prep.manifest import Manifest
 from prep.names import FileNames, class_folders, folder_of
 from prep.plan import plan, plan_of_card, refuse_other_plan
 from prep.program import UserError
 from prep.progress import progress
-from prep.resize_unit import Settings, Unit, resize_unit
+from prep.resize_unit import Unit, resize_unit
 from prep.sources.listing import SPLITS, Source
 from prep.units import run_units
 

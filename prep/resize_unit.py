@@ -21,21 +21,13 @@ import pyarrow.parquet as pq
 
 from prep import images, prepared
 from prep.files import whole_file
+from prep.images import Settings
 from prep.names import FileNames
 from prep.program import UserError
 from prep.sources.listing import Listing, Picture, Read
 
 # Stores one prepared picture under its name; returns where it begins in the file that holds it.
 Store = Callable[[str, bytes], int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What decides a prepared picture's bytes."""
-
-    side: int = 256  # pixels
-    quality: int = 95  # of the JPEGs; the authors' converter used 95
-    max_pixels: int = images.MAX_PIXELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +94,7 @@ def _resize_one(picture: Picture, name: str, settings: Settings, store: Store) -
     if picture.data is None:
         return row
     try:
-        made = images.prepare(picture.data, settings.side, settings.max_pixels)
+        made = images.prepare(picture.data, settings)
     except images.RejectedImageError as error:
         return row | {"reason": str(error)}
     jpeg = images.encode_jpeg(made.pixels, settings.quality)

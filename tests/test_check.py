@@ -12,10 +12,10 @@ from conftest import small_jpeg, tar_bytes
 
 from prep import check
 from prep.check import OddityFound, contradictions, look_inside
+from prep.images import Settings
 from prep.manifest import Archive, KnownClass, Manifest, Oddity, Split
 from prep.program import UserError
 from prep.resize import Options, resize
-from prep.resize_unit import Settings
 from prep.sources import find_source
 from prep.sources.listing import SPLITS, Source
 

@@ -31,7 +31,17 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="module")
 def data() -> TrainedOn:
     mean = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (SIDE, SIDE, 3)))
-    return TrainedOn(["n1", "n2"], ["one", "two"], SIDE, 95, "ab" * 32, mean.float())
+    return TrainedOn(
+        ["n1", "n2"],
+        ["one", "two"],
+        SIDE,
+        95,
+        "turbo",
+        "crop",
+        "ignore",
+        "ab" * 32,
+        mean.float(),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +132,7 @@ def test_initial_weights_follow_from_the_seed(recipe: Recipe) -> None:
 def test_weights_of_another_network_are_refused(whole: Checkpoint) -> None:
     wide = dataclasses.replace(whole, recipe=dataclasses.replace(whole.recipe, width=0.5))
     other_norm = dataclasses.replace(whole, recipe=dataclasses.replace(whole.recipe, norm="lrn"))
-    more = TrainedOn([*"abc"], [*"abc"], SIDE, 95, "", whole.data.mean_image)
+    more = dataclasses.replace(whole.data, wnids=[*"abc"], names=[*"abc"], pixels_id="")
     for changed in (wide, other_norm, dataclasses.replace(whole, data=more)):
         with pytest.raises(UserError) as caught:
             checkpoints.trained_network(changed, Path("runs/x"))

@@ -15,9 +15,9 @@ import pytest
 from test_resize import contents, tiny_source
 
 from prep.cluster import run_on_dask
+from prep.images import Settings
 from prep.program import UserError
 from prep.resize import Options, resize
-from prep.resize_unit import Settings
 from prep.sources import find_source, listing
 from prep.units import run_units
 

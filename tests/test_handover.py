@@ -48,7 +48,9 @@ def some_card(**changes: object) -> Card:
         mode="jpg",
         quality=95,
         filter="bilinear",
+        backend="turbo",
         fit="crop",
+        exif="ignore",
         source="0" * 64,
         pixels_id="1" * 64,
         sha256=None,
@@ -93,7 +95,9 @@ cards = st.builds(
     mode=st.sampled_from(["jpg", "raw"]),
     quality=st.integers(1, 100),
     filter=texts,
+    backend=texts,
     fit=texts,
+    exif=texts,
     source=texts,
     pixels_id=texts,
     sha256=st.none() | texts,
@@ -123,11 +127,11 @@ def test_a_missing_card_says_which_command_writes_it(tmp_path: Path) -> None:
         read_card(tmp_path / "card.json")
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
+@pytest.mark.parametrize("version", [0, 1, 3, None, "2"])
 def test_a_card_of_another_version_is_refused(tmp_path: Path, version: object) -> None:
     values = dataclasses.asdict(some_card()) | {"format_version": version}
     (tmp_path / "card.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match=rf"format version {version}, this program reads 1"):
+    with pytest.raises(UserError, match=rf"format version {version}, this program reads 2"):
         read_card(tmp_path / "card.json")
 
 
@@ -227,7 +231,7 @@ def test_statistics_of_another_version_are_refused(
     monkeypatch.setattr(handover, "FORMAT_VERSION", 7)
     write_statistics(some_statistics(), tmp_path / "x.npz")
     monkeypatch.undo()
-    with pytest.raises(UserError, match=r"format version 7, this program reads 1.*prep stats"):
+    with pytest.raises(UserError, match=r"format version 7, this program reads 2.*prep stats"):
         read_statistics(tmp_path / "x.npz")
 
 

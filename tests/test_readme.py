@@ -70,7 +70,9 @@ def test_the_readme_shows_every_command() -> None:
 
 def test_the_truncated_picture_is_rejected_and_named(folder: Path) -> None:
     lines = (folder / "OUT" / "rejects.jsonl").read_text().splitlines()
-    assert [json.loads(line)["reason"] for line in lines] == ["the JPEG is truncated"]
+    assert [json.loads(line)["reason"] for line in lines] == [
+        "the JPEG is truncated (--on-truncated)"
+    ]
 
 
 def test_every_other_picture_reaches_the_beton(folder: Path) -> None:

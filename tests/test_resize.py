@@ -86,7 +86,7 @@ def test_every_picture_is_prepared_under_its_class_and_name(
 
 def test_a_prepared_picture_is_the_encoded_one_of_images(source: Path, prepared_set: Path) -> None:
     name = f"train/{CLASSES[1]}/{CLASSES[1]}_2.JPEG"
-    pixels = images.prepare((source / name).read_bytes(), 256).pixels
+    pixels = images.prepare((source / name).read_bytes(), Settings()).pixels
     assert (prepared_set / name).read_bytes() == images.encode_jpeg(pixels, 95)
 
 
@@ -114,7 +114,7 @@ def test_the_card_describes_the_split(source: Path, prepared_set: Path) -> None:
         (CLASSES[1], "second", 6),
         (CLASSES[2], "third", 6),
     ]
-    assert (card.mode, card.sha256, card.filter) == ("jpg", None, images.FILTER)
+    assert (card.mode, card.sha256, card.filter) == ("jpg", None, "bilinear, antialiased")
     assert card.source == find_source(source).fingerprint("train")
     assert set(card.tools) == {"prep", "pillow", "simplejpeg"}
     manifest = rows(prepared_set / "train.parquet")
@@ -392,7 +392,7 @@ def test_a_killed_run_of_other_versions_or_units_is_not_carried_on_from(
 ) -> None:
     kill_after(monkeypatch, 12, tiny, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(plan, "tool_versions", lambda: {"pillow": "1"})
+        patch.setattr(plan, "tool_versions", lambda _: {"pillow": "1"})
         with pytest.raises(UserError, match=r"with tools .*, this command says pillow 1;"):
             run(tiny, tmp_path / "out")
     monkeypatch.setattr(listing, "UNIT_SIZE", 5)
@@ -551,7 +551,7 @@ def test_names_that_meet_get_a_number_and_each_keeps_its_picture(tmp_path: Path)
     assert len(set(names)) == len(names) == 7
     assert set(names) == set(contents(tmp_path / "out/train"))
     for row in rows(tmp_path / "out/train.parquet"):
-        pixels = images.prepare((src / row["source"]).read_bytes(), 32).pixels
+        pixels = images.prepare((src / row["source"]).read_bytes(), SMALL).pixels
         data = (tmp_path / "out/train" / row["name"]).read_bytes()
         assert data == images.encode_jpeg(pixels, 95)
 

@@ -15,10 +15,10 @@ from test_resize import KilledError, Mortal, contents
 from prep import resize_unit, stats, write
 from prep.finish import SplitSummary
 from prep.handover import read_card
+from prep.images import Settings
 from prep.prepared import layout_of, open_prepared, read_unchanged
 from prep.program import UserError
 from prep.resize import Options, resize
-from prep.resize_unit import Settings
 from prep.sources import find_source, listing
 
 

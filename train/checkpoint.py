@@ -14,11 +14,12 @@ import torch
 
 from prep.files import whole_file
 from prep.handover import Card, Statistics
+from prep.images import Settings
 from prep.program import UserError
 from train.network import AlexNet
 from train.recipe import Recipe, recipe_from_values
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "last.pt"
 
 
@@ -30,8 +31,22 @@ class TrainedOn:
     names: list[str]
     side: int  # pixels
     quality: int  # of the prepared JPEGs
+    backend: str  # what decoded and resized the originals, as the card says
+    fit: str
+    exif: str
     pixels_id: str
     mean_image: torch.Tensor  # float32 [S,S,3]
+
+    @property
+    def settings(self) -> Settings:
+        """How an original is prepared to look like this data."""
+        return Settings(
+            side=self.side,
+            quality=self.quality,
+            backend=self.backend,
+            fit=self.fit,
+            exif=self.exif,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +71,9 @@ def trained_on(card: Card, statistics: Statistics) -> TrainedOn:
         names=card.class_names,
         side=card.side,
         quality=card.quality,
+        backend=card.backend,
+        fit=card.fit,
+        exif=card.exif,
         pixels_id=card.pixels_id,
         mean_image=torch.from_numpy(statistics.mean_image),
     )

@@ -1,7 +1,7 @@
 """Classifies picture files as evaluation would see them.
 
-A file goes through prep's own resize and JPEG encoding and is decoded as FFCV decodes it, so that
-its logits are those of the same original in a beton.
+A file goes through prep's own resize, with the settings of the training data, and JPEG encoding and
+is decoded as FFCV decodes it, so that its logits are those of the same original in a beton.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Prediction:
 def load_picture(path: Path, data: TrainedOn) -> npt.NDArray[np.uint8]:
     """A picture file as a sample of the prepared set, uint8 [S,S,3]. Raises UserError."""
     try:
-        prepared = images.prepare(path.read_bytes(), data.side)
+        prepared = images.prepare(path.read_bytes(), data.settings)
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror}; give picture files, such as folder/*"
