@@ -62,7 +62,7 @@ def build(pictures: Iterator[bytes], folder: Path, manifest: Manifest, share: fl
             total += count
     ids = np.random.default_rng(0).permutation(len(manifest.classes)) + 1
     val = max(int(VAL * share), len(ids))
-    truth = np.resize(np.arange(1, len(ids) + 1), val)
+    truth = np.resize(ids, val)  # picture 1 is of the first wnid, 2 of the second, ...
     with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as tar:
         for number in range(1, val + 1):
             add(tar, f"ILSVRC2012_val_{number:08d}.JPEG", next(pictures))
@@ -99,6 +99,8 @@ class Watch(threading.Thread):
         started = time.monotonic()
         while self._process.poll() is None:
             finished = self.finished()
+            if self.done and len(finished) < self.done[-1][1]:
+                break  # the run is over and clears its journal away
             pictures = sum(self._counts[unit] for unit in finished)
             self.done.append((time.monotonic() - started, len(finished), pictures))
             self.parent_peak = max(self.parent_peak, status(self._process.pid, "VmHWM"))

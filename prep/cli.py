@@ -278,7 +278,7 @@ def resize(
         typer.echo(
             f"{out / summary.split}: {summary.samples} images, {summary.rejected} rejected{state}"
         )
-    done = sum(s.samples + s.rejected for s in summaries if not s.already_done)
+    done = sum(summary.done_now for summary in summaries)
     if done:
         typer.echo(f"{done} pictures in {seconds:.1f} s, {done / seconds:,.0f} images/s")
     if any(summary.rejected for summary in summaries):
@@ -400,7 +400,7 @@ def _source_table(source: Source, manifest: Manifest | None, contents: Contents)
             f"{there.min()} to {there.max()}" if len(there) else "",
         )
     for odd in contents.oddities:
-        table.add_row(f"  {odd.kind}", f"{odd.found:,}", f"{odd.known:,}", "", "")
+        table.add_row(f"{odd.split}, {odd.kind}", f"{odd.found:,}", f"{odd.known:,}", "", "")
     return table
 
 

@@ -37,7 +37,8 @@ class SplitSummary:
     split: str
     samples: int
     rejected: int
-    already_done: bool  # by an earlier run of the same command
+    already_done: bool  # the whole split, by an earlier run of the same command
+    done_now: int  # pictures of this run; a killed one may have done others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Journal:
 
     folder: Path
     units: int
+    done_now: int = 0  # pictures that this run did
 
     def file(self, number: int) -> Path:
         return rows_file(self.folder, number)
@@ -84,7 +86,7 @@ class Journal:
 
 def already_done(folder: Path, rejected: int) -> SplitSummary:
     samples = handover.read_card(prepared.split_card_path(folder)).samples
-    return SplitSummary(folder.name, samples, rejected, already_done=True)
+    return SplitSummary(folder.name, samples, rejected, already_done=True, done_now=0)
 
 
 def finish(
@@ -123,7 +125,8 @@ def finish(
     )
     prepared.write_manifest(rows.drop_columns([UNIT]), layout, prepared.manifest_path(folder))
     handover.write_card(card, prepared.split_card_path(folder))
-    return SplitSummary(split, len(labels), len(rows) - len(labels), already_done=False)
+    rejected = len(rows) - len(labels)
+    return SplitSummary(split, len(labels), rejected, already_done=False, done_now=journal.done_now)
 
 
 def _into_shards(rows: pa.Table, folder: Path, work: Path, jobs: int | None) -> pa.Table:

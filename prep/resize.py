@@ -136,7 +136,8 @@ def _prepare_split(source: Source, folder: Path, work: Path, options: Options) -
 
     journal = Journal(rows_folder, len(source.splits[split].unit_bounds()) - 1)
     if not folder.exists():  # else a run was killed after naming the folder
-        _run(source, folder, journal, options)
+        done = _run(source, folder, journal, options)
+        return dataclasses.replace(journal, done_now=done)
     return journal
 
 
@@ -150,7 +151,8 @@ def _refuse_remains(folder: Path) -> None:
             )
 
 
-def _run(source: Source, folder: Path, journal: Journal, options: Options) -> None:
+def _run(source: Source, folder: Path, journal: Journal, options: Options) -> int:
+    """Do the missing units; returns how many pictures they had."""
     split = source.splits[folder.name]
     images_folder = prepared.partial_folder(folder)
     images_folder.mkdir(exist_ok=True)
@@ -164,8 +166,11 @@ def _run(source: Source, folder: Path, journal: Journal, options: Options) -> No
     every = _units(source, folder.name, images_folder, journal.folder, options)
     units = (unit for unit in every if missing[unit.number])
     with progress(f"resize {folder.name}", total) as report:
+        done_now = 0
         for done, rejected in run_units(resize_unit, units, options.jobs, options.dask):
+            done_now += done
             report(done, rejected)
+    return done_now
 
 
 def _pictures_of_units(
