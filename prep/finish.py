@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 
 from prep import handover, prepared
 from prep.files import sync_folder
-from prep.handover import Card, ClassEntry
+from prep.handover import UNLABELLED, Card, ClassEntry
 from prep.images import Settings
 from prep.plan import card_fields, tool_versions
 from prep.resize_unit import rows_file
 from prep.shards import Shard, write_shard
-from prep.sources.listing import UNLABELLED, Source
+from prep.sources.listing import Source
 from prep.units import run_units
 
 UNIT = "unit"  # the column, beside those of the manifest, that holds a row's unit

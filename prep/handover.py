@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # half the time of `prep --help` otherwise
     import numpy.typing as npt
 
 FORMAT_VERSION = 2
+UNLABELLED = -1  # the label of pictures in a test split whose labels are not published
 
 
 # --------------------------------------------------------------------------- card
@@ -57,6 +58,19 @@ class Card:
     sha256: str | None  # of the beton; None for a prepared set
     tools: dict[str, str]  # versions of what made it
     format_version: int = FORMAT_VERSION
+
+    @property
+    def labelled(self) -> bool:
+        """False for a test split whose labels are not published: they are all UNLABELLED."""
+        return not self.samples or any(entry.samples for entry in self.classes)
+
+    def name_of(self, label: int) -> str:
+        """A class for people. Raises IndexError for a label that is none."""
+        if label == UNLABELLED and not self.labelled:
+            return "no label"
+        if label < 0:
+            raise IndexError(f"label {label} is not one of {len(self.classes)} classes")
+        return self.classes[label].name
 
     @property
     def class_names(self) -> list[str]:

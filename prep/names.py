@@ -12,7 +12,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from prep.sources.listing import UNLABELLED, UNLABELLED_CLASS
+from prep.handover import UNLABELLED
+from prep.sources.listing import UNLABELLED_CLASS
 
 NAME_BYTES = 240  # of a name; with an ending and a number it stays below the usual limit of 255
 JPEG_ENDINGS = (".jpg", ".jpeg")

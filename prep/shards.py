@@ -13,8 +13,8 @@ import tarfile
 from pathlib import Path
 
 from prep.files import whole_file
+from prep.handover import UNLABELLED
 from prep.resize_unit import part_file
-from prep.sources.listing import UNLABELLED
 from prep.sources.tars import members, size_of
 
 

@@ -72,7 +72,7 @@ def beton_sheet(opened: Beton, card: Card, count: int = 50) -> Image.Image:
             data = file.read(int(opened.layout.size[sample]))
             try:
                 pictures.append(_pixels(data, card))
-                captions.append(card.classes[opened.labels[sample]].name)
+                captions.append(card.name_of(int(opened.labels[sample])))
             except (ValueError, IndexError) as error:
                 raise UserError(
                     f"{opened.path}: sample {sample} cannot be shown ({error}); `prep verify "

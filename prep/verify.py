@@ -11,7 +11,7 @@ import numpy as np
 
 from prep import beton, handover, images
 from prep.beton import Beton
-from prep.handover import Card, Records
+from prep.handover import UNLABELLED, Card, Records
 from prep.program import UserError
 from prep.progress import progress
 from prep.units import run_units
@@ -64,11 +64,15 @@ def verify(path: Path, jobs: int | None) -> Card:
             report(count, len(faults))
     if damaged:
         sample, fault = min(damaged)
-        entry = card.classes[opened.labels[sample]]
+        label = int(opened.labels[sample])
+        of = (
+            f"class {card.classes[label].wnid} ({card.name_of(label)})"
+            if label >= 0
+            else "no class"
+        )
         raise UserError(
-            f"{path}: {len(damaged)} damaged samples; the first is sample {sample} of class "
-            f"{entry.wnid} ({entry.name}) at offset {opened.layout.ptr[sample]}: {fault}; write "
-            "the beton again or copy it again"
+            f"{path}: {len(damaged)} damaged samples; the first is sample {sample} of {of} at "
+            f"offset {opened.layout.ptr[sample]}: {fault}; write the beton again or copy it again"
         )
     if _sha256(path) != card.sha256:
         raise UserError(
@@ -86,14 +90,15 @@ def _check_card(opened: Beton, card: Card) -> None:
             "another beton: write the beton again"
         )
     classes = len(card.classes)
-    outside = np.flatnonzero((opened.labels < 0) | (opened.labels >= classes))
+    lowest, highest = (0, classes - 1) if card.labelled else (UNLABELLED, UNLABELLED)
+    outside = np.flatnonzero((opened.labels < lowest) | (opened.labels > highest))
     if len(outside):
         sample = int(outside[0])
         raise UserError(
             f"{path}: metadata of sample {sample}: label {opened.labels[sample]} is not one of "
             f"{classes} classes; write the beton again or copy it again"
         )
-    counts = np.bincount(opened.labels, minlength=classes)
+    counts = np.bincount(opened.labels[opened.labels != UNLABELLED], minlength=classes)
     for entry, count in zip(card.classes, counts.tolist(), strict=True):
         if count != entry.samples:
             raise UserError(

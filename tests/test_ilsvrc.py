@@ -11,9 +11,10 @@ import pytest
 import scipy.io
 from conftest import small_jpeg, tar_bytes
 
+from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.sources import find_source
-from prep.sources.listing import UNLABELLED, Source
+from prep.sources.listing import Source
 
 # ILSVRC ids, here as in the devkit, do not follow the order of the wnids.
 IDS = {3: "n00000001", 1: "n00000002", 2: "n00000003"}

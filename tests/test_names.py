@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prep.handover import UNLABELLED
 from prep.names import NAME_BYTES, FileNames, class_folders, plain_name
-from prep.sources.listing import UNLABELLED
 
 # What an archive may hold: any characters, and bytes that are no UTF-8 as lone surrogates.
 hostile = st.text(

@@ -13,9 +13,10 @@ import pytest
 from conftest import small_jpeg
 
 from prep import manifest
+from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.sources import find_source, listing
-from prep.sources.listing import UNLABELLED, Source
+from prep.sources.listing import Source
 
 NAMES = ["tench, Tinca tinca", "goldfish", "a/b"]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.sources import find_source
-from prep.sources.listing import UNLABELLED, Source
+from prep.sources.listing import Source
 
 
 def fill(root: Path, *names: str) -> Path:

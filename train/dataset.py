@@ -72,6 +72,11 @@ def _check_header(path: Path) -> None:
 
 def _check_records(path: Path, card: Card, records: handover.Records) -> None:
     """Compare where each sample lies, its size and its label with what prep wrote beside it."""
+    if not card.labelled:
+        raise UserError(
+            f"{path} is a {card.split} split without labels, which nothing can be learned from or "
+            "judged by; give a split that has labels"
+        )
     from ffcv.fields import IntField, RGBImageField
     from ffcv.reader import Reader
 

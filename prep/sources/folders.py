@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from prep.handover import UNLABELLED
 from prep.images import MAX_BYTES, too_many_bytes
 from prep.program import UserError
 from prep.sources.listing import (
     SPLITS,
-    UNLABELLED,
     Listing,
     ListingBuilder,
     Picture,

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from prep.devkit import Devkit, read_devkit
+from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.sources.folders import LabelOf, check_classes, class_folders, constant
-from prep.sources.listing import SPLITS, UNLABELLED, Listing, ListingBuilder, Picture, Source, Split
+from prep.sources.listing import SPLITS, Listing, ListingBuilder, Picture, Source, Split
 from prep.sources.tars import (
     READ_AHEAD,
     DamagedArchiveError,

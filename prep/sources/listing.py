@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from prep.handover import UNLABELLED
+
 SPLITS = ("train", "val", "test")
-UNLABELLED = -1  # the label of pictures in a test split whose labels are not published
 UNLABELLED_CLASS = "unlabelled"  # the folder of such pictures
 UNIT_SIZE = 512  # pictures: one or two seconds of one core
 

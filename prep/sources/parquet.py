@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prep.handover import UNLABELLED
 from prep.images import MAX_BYTES, too_many_bytes
 from prep.program import UserError
 from prep.sources.listing import (
     SPLITS,
     UNIT_SIZE,
-    UNLABELLED,
     Listing,
     ListingBuilder,
     Picture,

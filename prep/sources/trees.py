@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.sources.folders import (
     LabelOf,
@@ -24,7 +25,7 @@ from prep.sources.folders import (
     read_files,
     subfolders,
 )
-from prep.sources.listing import SPLITS, UNLABELLED, ListingBuilder, Source, Split
+from prep.sources.listing import SPLITS, ListingBuilder, Source, Split
 
 CALTECH_FOLDER = "256_ObjectCategories"
 CLUTTER = "257.clutter"

@@ -17,10 +17,11 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.progress import progress
 from prep.sources.folders import EXTENSIONS
-from prep.sources.listing import SPLITS, UNLABELLED, Listing, ListingBuilder, Source, Split
+from prep.sources.listing import SPLITS, Listing, ListingBuilder, Source, Split
 from prep.sources.tars import (
     READ_AHEAD,
     DamagedArchiveError,
