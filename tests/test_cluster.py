@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 import subprocess
@@ -73,34 +74,30 @@ def refuse(unit: int) -> int:
     raise UserError(f"{unit} is refused; give another")
 
 
-def test_a_worker_that_is_killed_costs_nothing(scheduler: str) -> None:
-    with worker(scheduler), worker(scheduler) as victim:
-        done, pids = [], set()
-        for unit, pid in run_units(slowly, range(60), None, scheduler):
-            done.append(unit)
-            pids.add(pid)
-            if len(done) == 20:
-                assert victim.pid in pids
-                victim.kill()
-        assert sorted(done) == list(range(60))
-        assert len(pids) == 2
-
-
-def test_a_cluster_makes_the_bytes_of_one_process(
-    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("layout", ["tree", "tar"])
+def test_a_cluster_makes_the_bytes_of_one_process_though_a_worker_is_killed(
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
-    monkeypatch.setattr(listing, "UNIT_SIZE", 2)
-    source = find_source(tiny_source(tmp_path / "src"))
-    for layout in ("tree", "tar"):
-        options = Options(Settings(side=32), layout=layout, jobs=1, max_rejects=1)
-        resize(source, tmp_path / f"alone-{layout}", options)
-        with worker(scheduler):
-            options = Options(
-                Settings(side=32), layout=layout, jobs=1, max_rejects=1, dask=scheduler
-            )
-            monkeypatch.chdir(tmp_path)  # the workers are elsewhere
-            resize(source, Path(f"cluster-{layout}"), options)
-        assert contents(tmp_path / f"cluster-{layout}") == contents(tmp_path / f"alone-{layout}")
+    monkeypatch.setattr(listing, "UNIT_SIZE", 1)
+    source = find_source(tiny_source(tmp_path / "src", train=60))
+    options = Options(Settings(side=32), layout=layout, jobs=1, max_rejects=1)
+    resize(source, tmp_path / "alone", options)
+    monkeypatch.chdir(tmp_path)  # the workers are elsewhere
+    with worker(scheduler), worker(scheduler) as victim:
+        pids = {pid for _, pid in run_on_dask(slowly, range(60), scheduler)}
+        assert len(pids) == 2
+        assert victim.pid in pids
+
+        def kill_halfway(*arguments: object) -> Iterator[object]:
+            for number, result in enumerate(run_units(*arguments)):  # type: ignore[arg-type]
+                if number == 20:
+                    victim.kill()
+                yield result
+
+        monkeypatch.setattr("prep.resize.run_units", kill_halfway)
+        resize(source, Path("cluster"), dataclasses.replace(options, dask=scheduler))
+        assert victim.wait() != 0
+    assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")
 
 
 def test_an_exception_of_a_unit_is_raised_here(scheduler: str) -> None:
