@@ -27,6 +27,7 @@ from prep.shards import Shard, write_shard
 from prep.sources.listing import Source
 from prep.units import run_units
 
+REPEATED = ["class", "shard", "kind", "status", "reason"]  # texts that are few
 UNIT = "unit"  # the column, beside those of the manifest, that holds a row's unit
 
 
@@ -74,14 +75,35 @@ class Journal:
     def total(self) -> int:
         return sum(len(table) for table in self.tables(["label"]))
 
-    def sorted_rows(self) -> pa.Table:
+    def sorted_rows(self) -> SortedRows:
         """Every row, with its unit, in label, then name order."""
-        tables = [
-            table.append_column(UNIT, pa.array(np.full(len(table), number, np.int32)))
-            for number, table in enumerate(self.tables())
-        ]
-        table = pa.concat_tables(tables).combine_chunks()
-        return table.take(pc.sort_indices(table, [("label", "ascending"), ("name", "ascending")]))
+        tables = (
+            pq.read_table(self.file(number), read_dictionary=REPEATED).append_column(
+                UNIT, pa.array(np.full(pq.read_metadata(self.file(number)).num_rows, number, "i4"))
+            )
+            for number in range(self.units)
+        )
+        table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+        pa.default_memory_pool().release_unused()  # 290 MB of 1,281,167 rows' pieces
+        order = pc.sort_indices(table, [("label", "ascending"), ("name", "ascending")])
+        return SortedRows(table, order.to_numpy())
+
+
+@dataclasses.dataclass(frozen=True)
+class SortedRows:
+    """The rows of a split. Copies are made of some rows or columns at a time: all are 250 MB."""
+
+    table: pa.Table  # of prepared.SCHEMA and UNIT, in unit order, REPEATED as dictionaries
+    order: npt.NDArray[np.int64]  # [N] places in the table
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def column(self, name: str) -> pa.Array:
+        return self.table[name].take(pa.array(self.order)).combine_chunks()
+
+    def take(self, places: npt.NDArray[np.int64]) -> pa.Table:
+        return self.table.take(pa.array(self.order[places]))
 
 
 def already_done(folder: Path, rejected: int) -> SplitSummary:
@@ -101,14 +123,17 @@ def finish(
     split = folder.name
     rows = journal.sorted_rows()
     partial = prepared.partial_folder(folder)
+    taken = pc.equal(rows.column("status"), "ok").to_numpy(zero_copy_only=False)
+    labels = rows.column("label").to_numpy()
+    offsets = np.zeros(len(rows), np.int64)
     if layout == "tar":
-        rows = _into_shards(rows, folder if folder.exists() else partial, journal.folder, jobs)
+        place = folder if folder.exists() else partial
+        _write_shards(rows, np.flatnonzero(taken), labels, offsets, place, journal.folder, jobs)
     if not folder.exists():
         partial.replace(folder)
         sync_folder(folder.parent)
-    samples = rows.filter(pc.field("status") == "ok").select(["label", "sha256"])
-    labels = samples["label"].to_numpy().astype(np.int64)
-    digests = np.frombuffer(b"".join(samples["sha256"].to_pylist()), np.uint8).reshape(-1, 32)
+    digests = prepared.digests(rows.column("sha256").filter(pa.array(taken)))
+    labels = labels[taken].astype(np.int64)
     counts = np.bincount(labels[labels != UNLABELLED], minlength=len(source.classes))
     card = Card(
         split=split,
@@ -123,33 +148,46 @@ def finish(
         tools=tool_versions(settings.backend),
         **card_fields(source, split, settings),
     )
-    prepared.write_manifest(rows.drop_columns([UNIT]), layout, prepared.manifest_path(folder))
+    manifest = _manifest_rows(rows, offsets, layout)
+    prepared.write_manifest(manifest, layout, prepared.manifest_path(folder))
     handover.write_card(card, prepared.split_card_path(folder))
     rejected = len(rows) - len(labels)
     return SplitSummary(split, len(labels), rejected, already_done=False, done_now=journal.done_now)
 
 
-def _into_shards(rows: pa.Table, folder: Path, work: Path, jobs: int | None) -> pa.Table:
-    """Write the tar of each class; returns the rows with every sample's place in them."""
-    taken = np.flatnonzero(pc.equal(rows["status"], "ok").to_numpy(zero_copy_only=False))
-    labels = rows["label"].to_numpy()[taken]
-    starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1))
+def _manifest_rows(
+    rows: SortedRows, offsets: npt.NDArray[np.int64], layout: str
+) -> Iterator[pa.Table]:
+    """The manifest's rows, some at a time; of layout "tar" with each sample's place."""
+    for start in range(0, max(len(rows), 1), prepared.ROW_GROUP):
+        places = np.arange(start, min(start + prepared.ROW_GROUP, len(rows)))
+        part = rows.take(places).select(prepared.SCHEMA.names).cast(prepared.SCHEMA)
+        if layout == "tar":
+            names = pc.binary_join_element_wise(part["class"], "tar", ".")
+            shards = pc.if_else(pc.equal(part["status"], "ok"), names, None).cast(pa.string())
+            columns = {"shard": shards, "offset": pa.array(offsets[places])}
+            for name, column in columns.items():
+                part = part.set_column(part.schema.get_field_index(name), name, column)
+        yield part
+
+
+def _write_shards(
+    rows: SortedRows,
+    taken: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int32],
+    offsets: npt.NDArray[np.int64],
+    folder: Path,
+    work: Path,
+    jobs: int | None,
+) -> None:
+    """Write the tar of each class from the rows `taken`; fills in their offsets [N]."""
+    starts = np.flatnonzero(np.diff(labels[taken], prepend=UNLABELLED - 1))
     shards = (
         _shard(rows.take(taken[start:stop]), folder, work)
         for start, stop in zip(starts, np.append(starts[1:], len(taken)), strict=True)
     )
-    offsets = np.zeros(len(rows), np.int64)
     for label, found in run_units(write_shard, shards, jobs):
-        offsets[taken[labels == label]] = found
-    names = pc.if_else(
-        pc.equal(rows["status"], "ok"), pc.binary_join_element_wise(rows["class"], "tar", "."), None
-    )
-    columns = {"shard": names.cast(pa.string()), "offset": pa.array(offsets)}
-    for name, column in columns.items():
-        rows = rows.set_column(
-            rows.schema.get_field_index(name), prepared.SCHEMA.field(name), column
-        )
-    return rows
+        offsets[taken[labels[taken] == label]] = found
 
 
 def _shard(rows: pa.Table, folder: Path, work: Path) -> Shard:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +136,21 @@ def partial_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
-def write_manifest(rows: pa.Table, layout: str, path: Path) -> None:
-    """Write rows of SCHEMA; the same rows give the same bytes."""
-    with whole_file(path) as partial:
-        described = rows.cast(SCHEMA).replace_schema_metadata({"layout": layout})
-        pq.write_table(described, partial, row_group_size=ROW_GROUP)
+def write_manifest(rows: Iterable[pa.Table], layout: str, path: Path) -> None:
+    """Write tables of SCHEMA, each as a row group; the same tables give the same bytes."""
+    schema = SCHEMA.with_metadata({"layout": layout})
+    with whole_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for part in rows:
+            writer.write_table(part.cast(schema))
+
+
+def digests(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint8]:
+    """uint8 [N,32] from a column of sha256."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if array.null_count:
+        raise ValueError(f"{array.null_count} samples have no sha256")
+    raw = np.frombuffer(array.buffers()[1], np.uint8).reshape(-1, 32)
+    return raw[array.offset : array.offset + len(array)]
 
 
 def layout_of(folder: Path) -> str:
@@ -166,7 +176,7 @@ def open_prepared(folder: Path) -> PreparedSplit:
             columns=["name", "shard", "offset", "label", "bytes", "crc32", "sha256"],
             filters=[("status", "=", "ok")],
         )
-        digests = np.frombuffer(b"".join(table["sha256"].to_pylist()), np.uint8).reshape(-1, 32)
+        sha256 = digests(table["sha256"])
         labels = table["label"].to_numpy().astype(np.int64)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run `prep resize` again") from error
@@ -177,7 +187,7 @@ def open_prepared(folder: Path) -> PreparedSplit:
             f"{path} has {len(table)} samples, the card beside it says {card.samples}; "
             "run `prep resize` again"
         )
-    if len(digests) != len(labels) or pixels_id(labels, digests) != card.pixels_id:
+    if pixels_id(labels, sha256) != card.pixels_id:
         raise UserError(
             f"{path} names other pictures or labels than the card beside it (pixels_id differs); "
             "run `prep resize` again"
@@ -191,7 +201,7 @@ def open_prepared(folder: Path) -> PreparedSplit:
         labels=labels,
         sizes=table["bytes"].to_numpy(),
         crc32=table["crc32"].to_numpy(),
-        digests=digests,
+        digests=sha256,
     )
 
 
