@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.bench_prep import machine
+from benchmarks.machine import machine
 from prep.images import Pixels, RejectedImageError, Settings, prepare
 
 SECONDS = 30

@@ -20,9 +20,12 @@ files are rejected (DAMAGE), those with oddities that cost no pixel are taken.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import re
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -203,12 +206,20 @@ def to_image(data: bytes, limits: Limits) -> tuple[Image.Image, str]:
     header = _header(data, limits) if simplejpeg.is_jpeg(data) else None
     if header is not None:  # Pillow says nothing of a damaged JPEG
         _check_scans(data, header.space, limits)
-    with memory_bound(len(data)), _open(data) as image:
+    with memory_bound(len(data)), _unheard_warnings(), _open(data) as image:
         kind = f"{image.format} {image.mode}"
         _check_size(image.width, image.height, limits.max_pixels)
         _load(image, data, limits)
         orientation = image.getexif().get(EXIF_ORIENTATION, 1) if limits.upright else 1
         return _turned_image(_to_rgb(image), orientation), kind
+
+
+@contextlib.contextmanager
+def _unheard_warnings() -> Iterator[None]:
+    """Pillow warns of metadata, which nothing here depends on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _open(data: bytes) -> Image.Image:
@@ -294,7 +305,11 @@ def _pixels_of(image: Image.Image) -> Pixels:
 
 
 def _orientation_of(jpeg: bytes) -> int:
-    with memory_bound(len(jpeg)), Image.open(io.BytesIO(jpeg), formats=FORMATS) as image:
+    with (
+        memory_bound(len(jpeg)),
+        _unheard_warnings(),
+        Image.open(io.BytesIO(jpeg), formats=FORMATS) as image,
+    ):
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
 
 

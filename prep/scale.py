@@ -262,6 +262,7 @@ def opencv(pixels_HW4: Pixels, side: int, fit: str) -> Pixels:
     """
     import cv2
 
+    cv2.setNumThreads(1)  # prep has workers
     height, width = pixels_HW4.shape[:2]
     shorter = min(width, height)
     scale = side / shorter
