@@ -138,6 +138,19 @@ def test_16_bits_are_scaled_not_clipped(kind: str) -> None:
     assert np.array_equal(pixels, np.round(samples[..., None] / 257).repeat(3, axis=2))
 
 
+def test_a_transparent_colour_of_16_bits_is_white() -> None:
+    pixel = struct.pack(">3H", 65535, 32896, 257)
+    grey = b"".join(b"\0" + struct.pack(">H", value) * SIDE for value in range(0, 65536, 256))
+    colour = (b"\0" + pixel * SIDE) * SIDE
+    whole = prepare(png(SIDE, SIDE, depth=16, colour=0, rows=grey), Settings()).pixels
+    holed = png(SIDE, SIDE, depth=16, colour=0, rows=grey, transparent=struct.pack(">H", 256))
+    got = prepare(holed, Settings()).pixels
+    assert (got[1] == 255).all()
+    assert np.array_equal(np.delete(got, 1, axis=0), np.delete(whole, 1, axis=0))
+    data = png(SIDE, SIDE, depth=16, colour=2, rows=colour, transparent=pixel)
+    assert (prepare(data, Settings()).pixels == 255).all()
+
+
 def test_16_bit_colour_is_scaled() -> None:
     rows = b"".join(b"\0" + struct.pack(">3H", 65535, 32896, 257) * SIDE for _ in range(SIDE))
     pixels = prepare(png(SIDE, SIDE, depth=16, colour=2, rows=rows), Settings()).pixels
@@ -313,8 +326,15 @@ def test_extra_bytes_after_the_jpeg_are_ignored() -> None:
 # --------------------------------------------------------------------------- rejections
 
 
-def png(width: int, height: int, depth: int = 8, colour: int = 2, rows: bytes = b"") -> bytes:
-    """A PNG with this header and these filtered rows."""
+def png(
+    width: int,
+    height: int,
+    depth: int = 8,
+    colour: int = 2,
+    rows: bytes = b"",
+    transparent: bytes = b"",
+) -> bytes:
+    """A PNG with this header and these filtered rows, and a transparent colour."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return (
@@ -322,7 +342,8 @@ def png(width: int, height: int, depth: int = 8, colour: int = 2, rows: bytes = 
         )
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    data = chunk(b"IDAT", zlib.compress(rows))
+    data = chunk(b"tRNS", transparent) if transparent else b""
+    data += chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
@@ -393,6 +414,29 @@ def test_a_jpeg_that_lost_pixels_is_rejected() -> None:
 
 def test_floating_point_pixels_are_rejected() -> None:
     assert "floating-point" in reason(encoded(Image.new("F", (300, 300), 0.5), "TIFF"))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int16])
+def test_signed_and_32_bit_samples_are_rejected(dtype: type) -> None:
+    image = Image.fromarray(np.full((300, 300), 9, np.int32))
+    data = encoded(image, "TIFF")
+    if dtype is np.int16:  # sample format 2, bits 16: the tags of a signed picture
+        data = encoded(
+            Image.fromarray(np.full((300, 300), 9, np.uint16)), "TIFF", tiffinfo={339: 2}
+        )
+    assert "no known range" in reason(data)
+
+
+@pytest.mark.parametrize("exif", EXIF)
+def test_an_avif_is_turned_as_its_format_says(exif: str) -> None:
+    plain = encoded(picture(400, 300), "AVIF", quality=100)
+    tag = Image.Exif()
+    tag[0x0112] = 6  # Pillow writes it as the format's own rotation
+    turned = encoded(picture(400, 300), "AVIF", quality=100, exif=tag)
+    with Image.open(io.BytesIO(plain)) as opened:
+        expected = opened.convert("RGB").transpose(Image.Transpose.ROTATE_270)
+    got = prepare(turned, Settings(exif=exif))
+    assert np.array_equal(got.pixels, prepare(encoded(expected, "PPM"), Settings()).pixels)
 
 
 def test_formats_that_are_not_pictures_of_a_data_set_are_rejected() -> None:
