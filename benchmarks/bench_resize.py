@@ -148,6 +148,10 @@ def serve(questions: Connection, paths: list[Path], out: Path, img2dataset: Path
             name = questions.recv()
         except EOFError:
             return
+        for old in out.iterdir():  # ext4 makes a file that is written over wait for the disk
+            old.unlink()
+        questions.send("ready")
+        questions.recv()
         ways.by_name[name]()
         questions.send(name)
 
@@ -173,11 +177,15 @@ class Workers:
 
     def rate(self, way: str) -> float:
         """Images/s of all workers together."""
-        started = time.perf_counter()
         for pipe in self.pipes:
             pipe.send(way)
         for pipe in self.pipes:
-            pipe.recv()
+            pipe.recv()  # ready
+        started = time.perf_counter()
+        for pipe in self.pipes:
+            pipe.send("go")
+        for pipe in self.pipes:
+            pipe.recv()  # done
         return self.pictures / (time.perf_counter() - started)
 
 

@@ -14,17 +14,18 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from prep.scratch import scratch
+
 Pixels = npt.NDArray[np.uint8]
+Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]
 
 MAX_SCALE = 50  # 16-bit weights of more than 100 source pixels would be too coarse
 GROUP = 3  # source pixels that are mixed in one go: what 375 lines to 256 need
 BLOCK_PIXELS = 65536  # of the half-resized picture: 256 KB, which stay in the second-level cache
 
 
-@functools.lru_cache(maxsize=256)  # half of ImageNet has one of a few sizes
-def taps(
-    old: int, new: int, first: int, count: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
+@functools.lru_cache(maxsize=1024)  # half of ImageNet has one of a few sizes; 5 KB each
+def taps(old: int, new: int, first: int, count: int) -> Taps:
     """For `count` pixels of a line resized from `old` to `new`, from pixel `first` on:
 
     starts int64 [count], the first source pixel of each, and weights uint16 [count,K] in 1/65536,
@@ -79,29 +80,45 @@ def fill_taps(
             weights[i, k] = min(heights[k], 65535)
 
 
+def resample(source_HW4: Pixels, rows: Taps, columns: Taps) -> Pixels:
+    """uint8 [H,W,4] to [S,S,3], of the taps of both axes; the fourth byte is left out."""
+    height, whole_width = source_HW4.shape[:2]
+    side = len(rows[0])
+    width = int(min(columns[0][-1] + columns[1].shape[1], whole_width) - columns[0][0])
+    block = min(max(BLOCK_PIXELS // width, 16), 128, side)
+    memory = scratch("blocks", 8 * block * (width + side)).view(np.uint32)
+    out_SSC = np.empty((side, side, 3), np.uint8)
+    source = source_HW4.reshape(height, 4 * whole_width)
+    resample_blocks(source, *rows, *columns, block, memory, out_SSC.reshape(side, 3 * side))
+    return out_SSC
+
+
 @numba.njit(cache=True, nogil=True)
-def resample(
+def resample_blocks(
     source: Pixels,
     row_starts: npt.NDArray[np.int64],
     row_weights: npt.NDArray[np.uint16],
     column_starts: npt.NDArray[np.int64],
     column_weights: npt.NDArray[np.uint16],
+    block: int,
+    scratch: npt.NDArray[np.uint32],
     out: Pixels,
 ) -> None:
     """uint8 [H,4W] to [S,3S], vertically and then horizontally, in blocks of output rows.
 
     Between the two a block is turned on its side, and after them back: both then mix whole lines,
     which the compiler does with vector instructions. A pixel is turned as one 32-bit number.
+    `scratch` has 2 `block` (W' + S) of them, where W' is how many source columns are needed.
     """
     side = len(row_starts)
     low = column_starts[0]
-    high = min(column_starts[-1] + column_weights.shape[1], source.shape[1] // 4)
-    width = high - low
-    block = min(max(BLOCK_PIXELS // width, 16), 128, side)
-    upright = np.empty((block, width), np.uint32)  # resized vertically
-    turned = np.empty((width, block), np.uint32)
-    mixed = np.empty((side, block), np.uint32)  # resized both ways
-    line = np.empty((block, side), np.uint32)
+    width = len(scratch) // (2 * block) - side
+    high = low + width
+    ends = np.array([0, width, 2 * width, 2 * width + side, 2 * width + 2 * side]) * block
+    upright = scratch[ends[0] : ends[1]].reshape(block, width)  # resized vertically
+    turned = scratch[ends[1] : ends[2]].reshape(width, block)
+    mixed = scratch[ends[2] : ends[3]].reshape(side, block)  # resized both ways
+    line = scratch[ends[3] : ends[4]].reshape(block, side)
     upright_bytes, turned_bytes = upright.view(np.uint8), turned.view(np.uint8)
     mixed_bytes, line_bytes = mixed.view(np.uint8), line.view(np.uint8)
     sums = np.empty(4 * max(width, block), np.uint16)

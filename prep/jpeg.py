@@ -16,6 +16,7 @@ from prep.bounds import memory_bound
 
 MAX_PIXELS = 40_000_000  # ImageNet's largest picture, 7056x4488, has 31.7 million
 MAX_SCANS = 500  # progressive encoders write about 10; thousands could take a day to decode
+LARGE = 10**11  # bytes times pixels; half a megabyte of an ImageNet picture's size
 # What libjpeg warns of when pixels are lost or may be.
 DAMAGE = re.compile(
     "premature end of data segment|bad Huffman code|bad arithmetic code|found marker"
@@ -78,7 +79,8 @@ def read_header(jpeg: bytes, limits: Limits) -> Header | None:
         except (ValueError, KeyError):  # KeyError: a subsampling that simplejpeg has no name for
             return None
     check_size(width, height, limits.max_pixels)
-    if jpeg.count(b"\xff\xda") > MAX_SCANS:
+    # A small file has no room for so many; counting takes a tenth of a millisecond.
+    if len(jpeg) * width * height > LARGE and jpeg.count(b"\xff\xda") > MAX_SCANS:
         raise RejectedImageError(f"the JPEG has more than {MAX_SCANS} scans")
     return Header(width, height, colours)
 

@@ -35,11 +35,7 @@ def turbo(pixels_HW4: Pixels, side: int, fit: str) -> Pixels:
         return pillow(Image.fromarray(pixels_HW4[..., :3]), side, fit)
     rows = bilinear.taps(height, new_height, top, side)
     columns = bilinear.taps(width, new_width, left, side)
-    out_SSC = np.empty((side, side, 3), np.uint8)
-    bilinear.resample(
-        pixels_HW4.reshape(height, 4 * width), *rows, *columns, out_SSC.reshape(side, 3 * side)
-    )
-    return out_SSC
+    return bilinear.resample(pixels_HW4, rows, columns)
 
 
 def _torchvision_geometry(

@@ -132,7 +132,7 @@ def test_the_kernel_uncompiled_gives_the_same_bytes(
     pixels = noise(width, height, 4)
     compiled = [scale.turbo(pixels, 8, fit) for fit in FITS]
     bilinear.taps.cache_clear()
-    for name in ("fill_taps", "resample", "mix", "turn", "drop_fourth"):
+    for name in ("fill_taps", "resample_blocks", "mix", "turn", "drop_fourth"):
         monkeypatch.setattr(bilinear, name, getattr(bilinear, name).py_func)
     with np.errstate(over="raise"):  # 16 bits are enough
         plain = [scale.turbo(pixels, 8, fit) for fit in FITS]
