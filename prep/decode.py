@@ -61,7 +61,7 @@ def to_pixels(data: bytes, limits: Limits) -> tuple[Pixels, str]:
 
     Raises RejectedImageError, or what a decoder raises.
     """
-    plain = _decode_plain_jpeg(data, limits) if simplejpeg.is_jpeg(data) else None
+    plain = _decode_plain_jpeg(data, limits) if jpeg.is_jpeg(data) else None
     if plain is not None:
         return plain
     image, kind = to_image(data, limits)
@@ -99,7 +99,7 @@ def to_image(data: bytes, limits: Limits) -> tuple[Image.Image, str]:
 
     Raises RejectedImageError, or what Pillow raises.
     """
-    header = jpeg.read_header(data, limits) if simplejpeg.is_jpeg(data) else None
+    header = jpeg.read_header(data, limits) if jpeg.is_jpeg(data) else None
     if header is not None:  # Pillow says nothing of a damaged JPEG
         jpeg.check_scans(data, header.space, limits)
     with memory_bound(len(data)), _unheard_warnings(), _open(data) as image:
@@ -131,7 +131,7 @@ def _open(data: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(two), formats=("JPEG",))
             image.draft("L", image.size)  # the first component alone
             return image
-        if simplejpeg.is_jpeg(data):
+        if jpeg.is_jpeg(data):
             raise RejectedImageError(
                 f"cannot be decoded: {jpeg.warning_of(data, 'GRAY')}"
             ) from error
@@ -147,7 +147,7 @@ def _load(image: Image.Image, data: bytes, limits: Limits) -> None:
     except OSError as error:
         if "truncated" in str(error):
             raise RejectedImageError(f"the {image.format} is truncated (--on-truncated)") from error
-        said = jpeg.warning_of(data, "GRAY") if simplejpeg.is_jpeg(data) else ""
+        said = jpeg.warning_of(data, "GRAY") if jpeg.is_jpeg(data) else ""
         raise RejectedImageError(f"cannot be decoded: {said or one_line(error)}") from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False

@@ -69,6 +69,11 @@ class Header:
         return "CMYK" if self.colours in ("CMYK", "YCCK") else "GRAY"
 
 
+def is_jpeg(data: bytes) -> bool:
+    """By its beginning alone; simplejpeg's own asks for the end as well, which may be missing."""
+    return data.startswith(b"\xff\xd8\xff")
+
+
 def read_header(jpeg: bytes, limits: Limits) -> Header | None:
     """Of a JPEG that simplejpeg can read; checks its size."""
     try:

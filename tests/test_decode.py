@@ -318,6 +318,14 @@ def test_bytes_between_the_last_scan_and_the_end_cost_no_pixel() -> None:
     assert np.array_equal(prepare(padded, Settings()).pixels, prepare(plain, Settings()).pixels)
 
 
+def test_extra_bytes_after_the_jpeg_hide_no_damage() -> None:
+    jpeg = encoded(picture(300, 300), "JPEG")
+    scan = jpeg.index(b"\xff\xda") + 14
+    middle = (scan + len(jpeg)) // 2
+    for backend in BACKENDS:
+        assert "damaged" in reason(jpeg[:middle] + jpeg[-2:] + b"\0" * 99, backend=backend)
+
+
 def test_extra_bytes_after_the_jpeg_are_ignored() -> None:
     data = jpeg_bytes(picture(300, 300))
     assert np.array_equal(
