@@ -28,4 +28,5 @@ soak: setup  ## kills, the demo's accuracy, what its network looks at; results i
 	@cd $(root) && $(python) -m pytest -m soak
 
 bench: setup  ## rates of prep on SRC=folder of originals, or on drawn ones
-	@cd $(root) && $(python) benchmarks/bench_prep.py $(SRC) --out benchmarks/results/prep.json
+	@cd $(root) && $(python) -m benchmarks.bench_resize $(SRC) --out benchmarks/results/resize.json
+	@cd $(root) && $(python) -m benchmarks.bench_prep $(SRC) --out benchmarks/results/prep.json

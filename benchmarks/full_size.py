@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from benchmarks.bench_prep import machine
+from benchmarks.machine import machine
 from prep.handover import read_card
 from prep.manifest import Manifest, load
 from prep.sources.folders import EXTENSIONS

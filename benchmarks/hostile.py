@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.bench_prep import machine
+from benchmarks.machine import machine
 from prep.images import Pixels, RejectedImageError, Settings, prepare
 
 SECONDS = 30
@@ -115,8 +115,10 @@ def reference(path: Path, data: bytes, kind: str) -> tuple[str, Pixels] | None:
         pass
     try:
         with Image.open(io.BytesIO(data)) as image:
-            rgb = io.BytesIO()
-            image.convert("RGB").save(rgb, "PPM")
+            white = Image.new("RGBA", image.size, "white")
+            white.alpha_composite(image.convert("RGBA"))
+        rgb = io.BytesIO()
+        white.convert("RGB").save(rgb, "PPM")
     except Exception:  # Pillow's exceptions are of any kind
         return None
     return "Pillow", prepare(rgb.getvalue(), SETTINGS).pixels

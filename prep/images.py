@@ -19,7 +19,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from prep import decode, scale
-from prep.decode import MAX_PIXELS, RejectedImageError
+from prep.jpeg import MAX_PIXELS, Limits, RejectedImageError, one_line
 
 __all__ = [
     "BACKENDS",
@@ -103,7 +103,7 @@ def prepare(data: bytes, settings: Settings) -> Prepared:
         raise RejectedImageError("the file is empty")
     if len(data) > MAX_BYTES:
         raise RejectedImageError(too_many_bytes(len(data)))
-    limits = decode.Limits(
+    limits = Limits(
         max_pixels=settings.max_pixels,
         upright=settings.exif == "apply",
         truncated=settings.on_truncated == "accept",
@@ -116,10 +116,10 @@ def prepare(data: bytes, settings: Settings) -> Prepared:
         raise RejectedImageError("it takes too much memory to decode") from error
     except Exception as error:
         # Decoders answer hostile bytes with nearly any exception; the file is bad, not the run.
-        raise RejectedImageError(f"cannot be decoded: {decode.one_line(error)}") from error
+        raise RejectedImageError(f"cannot be decoded: {one_line(error)}") from error
 
 
-def _prepare(data: bytes, settings: Settings, limits: decode.Limits) -> Prepared:
+def _prepare(data: bytes, settings: Settings, limits: Limits) -> Prepared:
     side, fit = settings.side, settings.fit
     if settings.backend == "pillow":
         image, kind = decode.to_image(data, limits)

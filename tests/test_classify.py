@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from prep import resize, stats, write
 from prep.program import UserError
+from prep.sources import find_source
 from train import checkpoint as checkpoints
 from train.checkpoint import TrainedOn
 from train.classify import classify, load_picture
@@ -58,6 +61,44 @@ def test_a_file_gets_the_probabilities_of_its_sample(
     assert len({tuple(p.labels) for p in predictions}) > 1 or len(
         {round(p.probabilities[0], 4) for p in predictions}
     ) == len(predictions)  # the pictures do differ
+
+
+@pytest.mark.parametrize(
+    ("backend", "fit", "exif"),
+    [
+        ("opencv-2012", "squash", "ignore"),
+        ("pillow", "crop", "apply"),
+        ("turbo", "squash", "apply"),
+    ],
+)
+def test_a_file_is_seen_as_the_prepared_set_was_made(
+    network: AlexNet, source: Path, tmp_path: Path, backend: str, fit: str, exif: str
+) -> None:
+    """Equal pixels and equal logits, also of a picture that says it lies on its side."""
+    copy = tmp_path / "src"
+    shutil.copytree(source / "val", copy / "train")
+    shutil.copy(source / "words.txt", copy)
+    originals = sorted((copy / "train").glob("*/*.JPEG"))
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    with Image.open(originals[0]) as image:
+        image.save(originals[0], exif=tag)
+    settings = resize.Settings(backend=backend, fit=fit, exif=exif)
+    out = tmp_path / "out"
+    resize.resize(find_source(copy), out, resize.Options(settings, jobs=1, max_rejects=0.0))
+    stats.write(stats.measure(out / "train", jobs=1), out / "train")
+    write.write_beton(out / "train", tmp_path / "train.beton", "jpg", jobs=1)
+
+    dataset = open_dataset(tmp_path / "train.beton")
+    data = checkpoints.trained_on(dataset.card, training_statistics(dataset))
+    assert data.settings == settings
+    predictions = classify(network, data, originals, 3, CPU)
+    for prediction, batch in zip(predictions, Batches(dataset, 1, 1).sequential(), strict=True):
+        assert np.array_equal(prediction.pixels, batch.images[0].numpy())
+        evaluated = probabilities(network, batch.images, data.mean_image, 1)[1][0]
+        found = torch.empty(3)
+        found[prediction.labels] = torch.tensor(prediction.probabilities)
+        torch.testing.assert_close(found, evaluated, rtol=0, atol=0)
 
 
 def test_predictions_are_best_first_with_their_names(

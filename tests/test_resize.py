@@ -20,8 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import CLASSES, fill_disk, jpeg_bytes, smooth_picture
 from PIL import Image
+from typer.testing import CliRunner
 
 from prep import handover, images, plan, resize, resize_unit
+from prep.cli import app
 from prep.finish import SplitSummary
 from prep.handover import read_card
 from prep.program import UserError
@@ -359,6 +361,9 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path, tiny: Path) -> None:
     [
         (Settings(side=33), "side 32, this command says 33"),
         (Settings(side=32, quality=94), "quality 95, this command says 94"),
+        (Settings(side=32, backend="pillow"), "backend turbo, this command says pillow"),
+        (Settings(side=32, fit="squash"), "fit crop, this command says squash"),
+        (Settings(side=32, exif="apply"), "exif ignore, this command says apply"),
     ],
 )
 def test_another_option_is_refused_by_name(
@@ -379,12 +384,30 @@ def test_another_option_is_refused_by_name(
     assert contents(tmp_path / "out") == before
 
 
-def test_another_max_pixels_is_refused_by_name(
-    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (Settings(side=32, max_pixels=99), "max-pixels 40000000, this command says 99"),
+        (Settings(side=32, on_truncated="accept"), "on-truncated reject, this command says accept"),
+    ],
+)
+def test_what_no_card_says_is_refused_by_name_too(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, changed: Settings, named: str
 ) -> None:
     kill_after(monkeypatch, 12, tiny, tmp_path / "out")
-    with pytest.raises(UserError, match="max-pixels 40000000, this command says 99"):
-        run(tiny, tmp_path / "out", Settings(side=32, max_pixels=99))
+    with pytest.raises(UserError, match=named):
+        run(tiny, tmp_path / "out", changed)
+
+
+def test_the_options_of_the_command_are_in_the_card(tmp_path: Path, tiny: Path) -> None:
+    options = ["--size", "32", "--backend", "opencv-2012", "--fit", "squash", "--exif", "apply"]
+    options += ["--on-truncated", "accept", "--max-rejects", "1", "--jobs", "1"]
+    ended = CliRunner().invoke(app, ["resize", str(tiny), str(tmp_path / "out"), *options])
+    assert ended.exit_code == 0, ended.output
+    card = read_card(tmp_path / "out" / "train.json")
+    assert (card.backend, card.fit, card.exif) == ("opencv-2012", "squash", "apply")
+    assert card.filter == "area to shrink, cubic to enlarge"
+    assert set(card.tools) == {"prep", "pillow", "simplejpeg", "opencv"}
 
 
 def test_a_killed_run_of_other_versions_or_units_is_not_carried_on_from(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pictures import SIDE, Pixels, difference, noise, picture
 from PIL import Image
 
-from prep import scale
+from prep import bilinear, scale
 
 SIZES = [
     (500, 375),
@@ -131,12 +131,12 @@ def test_the_kernel_uncompiled_gives_the_same_bytes(
 ) -> None:
     pixels = noise(width, height, 4)
     compiled = [scale.turbo(pixels, 8, fit) for fit in FITS]
-    scale.taps.cache_clear()
-    for name in ("fill_taps", "resample", "mix", "turn", "drop_fourth"):
-        monkeypatch.setattr(scale, name, getattr(scale, name).py_func)
+    bilinear.taps.cache_clear()
+    for name in ("fill_taps", "resample_blocks", "mix", "turn", "drop_fourth"):
+        monkeypatch.setattr(bilinear, name, getattr(bilinear, name).py_func)
     with np.errstate(over="raise"):  # 16 bits are enough
         plain = [scale.turbo(pixels, 8, fit) for fit in FITS]
-    scale.taps.cache_clear()
+    bilinear.taps.cache_clear()
     assert np.array_equal(compiled, plain)
 
 
@@ -149,11 +149,11 @@ def test_the_weights_of_a_pixel_sum_to_1(
 ) -> None:
     first = first % new
     count = data.draw(st.integers(1, new - first))
-    if old > scale.MAX_SCALE * new:
+    if old > bilinear.MAX_SCALE * new:
         return
-    starts, weights = scale.taps(old, new, first, count)
+    starts, weights = bilinear.taps(old, new, first, count)
     assert weights.shape == (count, weights.shape[1])
-    assert weights.shape[1] % scale.GROUP == 0
+    assert weights.shape[1] % bilinear.GROUP == 0
     sums = weights.sum(axis=1, dtype=np.int64)
     assert ((sums == 65536) | ((sums == 65535) & (weights.max(axis=1) == 65535))).all()
     assert (starts >= 0).all()

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench_prep, demo, shortcuts
+from benchmarks import demo, shortcuts
+from benchmarks.machine import machine
 from prep.sample import draw_sample
 
 pytestmark = pytest.mark.soak
@@ -33,7 +34,7 @@ SECONDS_AT_MOST = 240.0  # for the demo on two cores
 
 def save(name: str, values: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
-    report = {"machine": bench_prep.machine()} | values
+    report = {"machine": machine()} | values
     (RESULTS / f"soak-{name}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
