@@ -106,8 +106,11 @@ def to_image(data: bytes, limits: Limits) -> tuple[Image.Image, str]:
         kind = f"{image.format} {image.mode}"
         check_size(image.width, image.height, limits.max_pixels)
         _load(image, data, limits)
-        turn = limits.upright or image.format == "AVIF"  # whose own turn Pillow puts into the EXIF
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1) if turn else 1
+        exif = image.getexif() if limits.upright else Image.Exif()
+        if image.format == "AVIF":  # Pillow puts the format's own turn into the EXIF bytes
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+        orientation = exif.get(EXIF_ORIENTATION, 1)
         return _turned_image(_to_rgb(image), orientation), kind
 
 
