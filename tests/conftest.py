@@ -70,6 +70,15 @@ def make_source(root: Path, train: int = TRAIN_PER_CLASS, val: int = VAL_PER_CLA
     return root
 
 
+@pytest.fixture(autouse=True)
+def numba_s_types_stay_as_they_are() -> Iterator[None]:
+    """FFCV's own Loader marks numba's uint8[::1] as read-only, for the whole process."""
+    import numba  # after NUMBA_NUM_THREADS is set
+
+    yield
+    numba.uint8[::1].mutable = True
+
+
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SRC/train and SRC/val, three classes. Not to be changed by a test."""

@@ -325,3 +325,11 @@ def test_a_mean_image_of_another_size_is_refused(
     )
     with pytest.raises(UserError, match="statistics of the training data"):
         Batches(train_set, 4, 1, augment)
+
+
+def test_the_loader_leaves_numba_s_types_alone(train_set: Dataset) -> None:
+    """With FFCV's own, kernels compiled later could not write to uint8 arrays."""
+    import numba
+
+    assert len(list(Batches(train_set, 4, workers=1).sequential())) > 0
+    assert numba.uint8[::1].mutable

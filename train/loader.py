@@ -20,7 +20,10 @@ import torch
 from ffcv.fields.basics import IntDecoder
 from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.loader import Loader
+from ffcv.loader import loader as ffcv_loader
 from ffcv.loader.epoch_iterator import EpochIterator
+from ffcv.memory_managers import OSCacheManager
+from ffcv.pipeline.compiler import Compiler
 from ffcv.transforms import ToTensor
 
 from prep.program import UserError
@@ -41,6 +44,33 @@ class Batch(NamedTuple):
 def epoch_order(samples: int, seed: int, epoch: int) -> Order:
     """The permutation of 0..samples-1 that `epoch` visits (NumPy's PCG64)."""
     return np.random.default_rng([seed, epoch]).permutation(samples)
+
+
+class _MappedFile(OSCacheManager):  # type: ignore[misc]
+    """A beton in memory, read-only, under a numba type of its own.
+
+    FFCV takes numba's uint8[::1] and marks it read-only. All of numba shares that object, so every
+    other kernel of the process that writes to uint8 would then fail, such as prep's resize.
+    """
+
+    @property
+    def state_type(self) -> Any:
+        numbers = numba.uint64[::1]
+        return numba.types.Tuple(  # type: ignore[no-untyped-call]
+            [READ_ONLY_BYTES, numbers, numbers]
+        )
+
+    def compile_reader(self) -> Any:
+        def read(address: Any, state: Any) -> Any:
+            file, pointers, sizes = state
+            size = sizes[np.searchsorted(pointers, address)]
+            return file[address : address + size]
+
+        return Compiler.compile(read, READ_ONLY_BYTES(numba.uint64, self.state_type))
+
+
+READ_ONLY_BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+ffcv_loader.OSCacheManager = _MappedFile
 
 
 class _Iterator(EpochIterator):  # type: ignore[misc]
