@@ -32,8 +32,7 @@ def run_on_dask(
     are no workers for a minute, or when a unit has killed several workers.
     """
     try:
-        from distributed import Client, wait
-        from distributed.client import FutureCancelledError
+        from distributed import Client
         from distributed.scheduler import KilledWorker
     except ImportError as error:
         raise UserError(
@@ -47,38 +46,45 @@ def run_on_dask(
             f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, "
             "or mend --dask"
         ) from error
-    waiting = iter(units)
-    running: set[Any] = set()
     with client:
-        cluster = _Cluster(client, address)
+        for future in _finished(client, address, function, iter(units)):
+            try:
+                yield future.result()
+            except KilledWorker as error:
+                raise UserError(
+                    f"a unit of work killed its Dask worker again and again ({error}); look at the "
+                    "workers' logs, give them more memory, then run the same command again"
+                ) from error
+
+
+def _finished(client: Any, address: str, function: Any, waiting: Iterator[Any]) -> Iterator[Any]:
+    """The future of every unit once it is done; only some are with the cluster at a time."""
+    from distributed import wait
+    from distributed.client import FutureCancelledError
+
+    running: set[Any] = set()
+    cluster = _Cluster(client, address)
+    while True:
         try:
-            while True:
-                free = max(WAITING_UNITS * cluster.cores() - len(running), 0)
-                fresh = list(itertools.islice(waiting, free))
-                running |= {client.submit(function, unit, pure=False) for unit in fresh}
-                if not running:
-                    if free:  # there was room, and nothing to fill it
-                        return
-                    continue
-                try:
-                    done = wait(  # type: ignore[no-untyped-call]
-                        running, timeout=POLL, return_when="FIRST_COMPLETED"
-                    ).done
-                except TimeoutError:
-                    continue
-                for future in done:
-                    yield future.result()
-                running -= done
-        except KilledWorker as error:
-            raise UserError(
-                f"a unit of work killed its Dask worker again and again ({error}); look at the "
-                "workers' logs, give them more memory, then run the same command again"
-            ) from error
+            free = max(WAITING_UNITS * cluster.cores() - len(running), 0)
+            fresh = list(itertools.islice(waiting, free))
+            running |= {client.submit(function, unit, pure=False) for unit in fresh}
+            if not running:
+                if free:  # there was room, and nothing to fill it
+                    return
+                continue
+            done = wait(  # type: ignore[no-untyped-call]
+                running, timeout=POLL, return_when="FIRST_COMPLETED"
+            ).done
+        except TimeoutError:
+            continue
         except (FutureCancelledError, OSError) as error:
             raise UserError(
                 f"the Dask scheduler at {address} is gone ({error}); start it again, then run the "
                 "same command again: finished work is kept"
             ) from error
+        yield from done
+        running -= done
 
 
 class _Cluster:

@@ -88,6 +88,8 @@ def _read_archive(path: Path) -> dict[PurePosixPath, bytes]:
 def _member(tar: tarfile.TarFile, wanted: PurePosixPath, path: Path) -> bytes:
     """The kit's files lie in a folder of the archive."""
     for member in tar:
+        if member.size < 0:  # tarfile would go back by as much, for ever
+            raise tarfile.ReadError(f"{member.name} has {member.size} bytes")
         if PurePosixPath(member.name).parts[-2:] == wanted.parts and member.isreg():
             _check_size(member.size, LIMITS[wanted], f"{path}: {wanted}")
             file = tar.extractfile(member)

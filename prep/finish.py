@@ -181,6 +181,8 @@ def _write_shards(
     jobs: int | None,
 ) -> None:
     """Write the tar of each class from the rows `taken`; fills in their offsets [N]."""
+    if not len(taken):
+        return
     starts = np.flatnonzero(np.diff(labels[taken], prepend=UNLABELLED - 1))
     shards = (
         _shard(rows.take(taken[start:stop]), folder, work)

@@ -35,16 +35,20 @@ def card_fields(source: Source, split: str, settings: Settings) -> dict[str, Any
 
 def plan(source: Source, split: str, settings: Settings, layout: str) -> dict[str, Any]:
     """All that decides the prepared split, as JSON can hold it."""
-    return card_fields(source, split, settings) | {
-        "max_pixels": settings.max_pixels,
-        "on_truncated": settings.on_truncated,
-        "layout": layout,
-        "division": source.division,
-        "unit_size": listing.UNIT_SIZE,  # with the source, it says where units end
-        "tools": ", ".join(
-            f"{tool} {version}" for tool, version in tool_versions(settings.backend).items()
-        ),
-    }
+    # How it was divided comes first: it changes which pictures there are.
+    return (
+        {"division": source.division}
+        | card_fields(source, split, settings)
+        | {
+            "max_pixels": settings.max_pixels,
+            "on_truncated": settings.on_truncated,
+            "layout": layout,
+            "unit_size": listing.UNIT_SIZE,  # with the source, it says where units end
+            "tools": ", ".join(
+                f"{tool} {version}" for tool, version in tool_versions(settings.backend).items()
+            ),
+        }
+    )
 
 
 def refuse_other_plan(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:

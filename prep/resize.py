@@ -127,6 +127,8 @@ def _prepare_split(source: Source, folder: Path, work: Path, options: Options) -
     plan_file = rows_folder / "plan.json"
     if plan_file.exists():
         refuse_other_plan(json.loads(plan_file.read_text()), wanted, folder)
+        if options.layout == "tree" and not prepared.partial_folder(folder).exists():
+            _forget_lost_pictures(folder, rows_folder)
     elif folder.exists():
         raise UserError(f"{folder} exists and was not made by this command; give another folder")
     else:
@@ -139,6 +141,13 @@ def _prepare_split(source: Source, folder: Path, work: Path, options: Options) -
         done = _run(source, folder, journal, options)
         return dataclasses.replace(journal, done_now=done)
     return journal
+
+
+def _forget_lost_pictures(folder: Path, rows_folder: Path) -> None:
+    """The journal is of no use when somebody has removed the pictures."""
+    if not folder.exists():
+        for rows in rows_folder.glob("*.parquet"):
+            rows.unlink()
 
 
 def _refuse_remains(folder: Path) -> None:

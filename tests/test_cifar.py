@@ -112,6 +112,10 @@ class Huge:
             {b"data": np.zeros((1, 3072), np.uint8), b"labels": [9], b"filenames": [b"x"]},
             "is no batch of CIFAR-10",
         ),
+        (
+            {b"data": np.zeros((1, 3072), np.uint8), b"labels": [0], b"filenames": [[b"x"]]},
+            "is no batch of CIFAR-10",
+        ),
         ([1, 2], "holds no dictionary"),
     ],
 )

@@ -100,9 +100,12 @@ def test_a_cluster_makes_the_bytes_of_one_process_though_a_worker_is_killed(
     assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")
 
 
-def test_an_exception_of_a_unit_is_raised_here(scheduler: str) -> None:
-    with worker(scheduler), pytest.raises(UserError, match="0 is refused"):
-        list(run_on_dask(refuse, [0], scheduler))
+def test_an_exception_of_a_unit_is_raised_here_as_it_is(scheduler: str) -> None:
+    with worker(scheduler):
+        with pytest.raises(UserError, match="0 is refused"):
+            list(run_on_dask(refuse, [0], scheduler))
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            list(run_on_dask(os.listdir, ["/nowhere"], scheduler))
 
 
 def test_a_unit_that_kills_its_workers_ends_the_run(scheduler: str) -> None:

@@ -190,3 +190,14 @@ def test_a_link_in_a_class_tar_is_a_picture_that_cannot_be_read(archives: Path) 
     source = find_source(archives, ("train",))
     (picture,) = source.splits["train"].read(source.root, source.splits["train"].listing)
     assert (picture.data, picture.reason) == (None, "a link or device in an archive")
+
+
+def test_a_link_in_the_validation_tar_is_a_picture_that_cannot_be_read(archives: Path) -> None:
+    with tarfile.open(archives / "ILSVRC2012_img_val.tar", "a") as tar:
+        link = tarfile.TarInfo("ILSVRC2012_val_00000001.JPEG")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    source = find_source(archives, ("val",))
+    pictures = list(source.splits["val"].read(source.root, source.splits["val"].listing))
+    assert [p.reason for p in pictures].count("a link or device in an archive") == 1
+    assert len(pictures) == 6

@@ -162,3 +162,16 @@ def test_the_listing_is_small(shards: Path) -> None:
     train = find_source(shards).splits["train"].listing
     assert train.places.dtype == listing.PLACE
     assert train.places.itemsize == 24
+
+
+def test_rows_without_label_belong_to_a_test_split_only(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.parquet", [(b"x", "x.jpg", 0), (b"y", "y.jpg", -1)])
+    with pytest.raises(UserError, match=r"y\.jpg has no label; only a test split may be without"):
+        find_source(tmp_path)
+
+
+def test_a_split_without_rows_is_refused(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.parquet", some_rows(3))
+    write_shard(tmp_path / "validation-0.parquet", [])
+    with pytest.raises(UserError, match="holds no pictures for val"):
+        find_source(tmp_path)

@@ -342,6 +342,18 @@ def test_a_real_kill_is_carried_on_from(
     assert contents(out) == contents(tmp_path / "whole")
 
 
+def test_a_journal_whose_pictures_were_removed_is_begun_anew(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "UNIT_SIZE", 2)
+    kill_after(monkeypatch, 30, tiny, tmp_path / "out")
+    assert list((tmp_path / "out" / ".prep" / "train").glob("*.parquet"))
+    shutil.rmtree(tmp_path / "out" / "train.partial")
+    run(tiny, tmp_path / "out")
+    run(tiny, tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_a_finished_run_is_not_done_again(tmp_path: Path, tiny: Path) -> None:
     first = run(tiny, tmp_path / "out")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "train").rglob("*")}

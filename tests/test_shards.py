@@ -130,3 +130,12 @@ def test_a_changed_tar_is_noticed(tarred: Path, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match=rf"{CLASSES[1]}\.tar has changed since it was prepared"):
         stats.measure(tmp_path / "out" / "train", jobs=1)
+
+
+def test_a_split_of_rejects_alone_has_no_tar(tmp_path: Path) -> None:
+    (tmp_path / "src" / "a").mkdir(parents=True)
+    (tmp_path / "src" / "a" / "1.jpg").write_bytes(b"no picture")
+    options = Options(Settings(side=16), layout="tar", jobs=1, max_rejects=1.0)
+    (summary,) = resize(find_source(tmp_path / "src"), tmp_path / "out", options)
+    assert (summary.samples, summary.rejected) == (0, 1)
+    assert contents(tmp_path / "out" / "train") == {}

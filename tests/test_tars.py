@@ -95,6 +95,14 @@ def test_a_header_that_claims_gigabytes_is_refused() -> None:
         list(members(Endless(claimed + bytes(1024)), 0, 1 << 34))
 
 
+def test_a_member_of_negative_size_does_not_lead_back() -> None:
+    member = tarfile.TarInfo("a.jpg")
+    member.size = -512
+    header = member.tobuf(tarfile.GNU_FORMAT)
+    with pytest.raises(DamagedArchiveError):
+        list_all(header + bytes(2048))
+
+
 @given(st.binary(max_size=1500))
 def test_garbage_ends_with_an_error(data: bytes) -> None:
     with pytest.raises(DamagedArchiveError):

@@ -28,7 +28,7 @@ def write_tar(path: Path, files: dict[str, bytes]) -> None:
 def test_samples_labels_and_splits(tmp_path: Path, jobs: int) -> None:
     write_tar(
         tmp_path / "imagenet1k-train-0001.tar",
-        {"c.cls": b"2", "c.jpg": b"C", "d.jpg": b"D", "d.json": b'{"label": 0}', "d.txt": b"x"},
+        {"c.cls": b"002", "c.jpg": b"C", "d.jpg": b"D", "d.json": b'{"label": 0}', "d.txt": b"x"},
     )
     write_tar(
         tmp_path / "imagenet1k-train-0000.tar",

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from prep.handover import UNLABELLED
 from prep.manifest import Manifest, load, names
 from prep.program import UserError
 from prep.sources.cifar import find_cifar
@@ -60,6 +61,12 @@ def find_source(
         raise UserError(
             f"{root} ({source.kind}) has no split {' or '.join(wanted)}; give another --split"
         )
+    for name, split in kept.items():
+        if not len(split.listing):
+            raise UserError(f"{root} ({source.kind}) holds no pictures for {name}; get it again")
+        if name != "test" and (split.listing.labels == UNLABELLED).any():
+            first = split.listing.names[int((split.listing.labels == UNLABELLED).argmax())]
+            raise UserError(f"{root / first} has no label; only a test split may be without")
     return dataclasses.replace(source, splits=kept)
 
 

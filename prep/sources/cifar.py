@@ -32,8 +32,8 @@ def find_cifar(root: Path) -> Source | None:
     if folder is None:
         return None
     below = folder.relative_to(root)
-    names = [_text(name) for name in _load(folder / META).get(b"label_names", [])]
-    if not names:
+    names = _load(folder / META).get(b"label_names")
+    if not names or not all(isinstance(name, (bytes, str)) for name in names):
         raise UserError(f"{folder / META} holds no label_names; unpack the archive again")
     splits = {}
     for split, batches in BATCHES.items():
@@ -48,7 +48,7 @@ def find_cifar(root: Path) -> Source | None:
         splits[split] = Split(builder.build(), read_rows)
     if not splits:
         raise UserError(f"{folder} holds {META} but no batches; unpack the archive again")
-    classes = tuple(names)
+    classes = tuple(_text(name) for name in names)
     return Source(root, "CIFAR-10, Python pickles", classes, classes, splits, data_set="cifar-10")
 
 
@@ -80,6 +80,7 @@ class _Batch:
             and isinstance(names, list)
             and len(labels) == len(names) == len(pixels)
             and all(isinstance(label, int) and 0 <= label < classes for label in labels)
+            and all(isinstance(name, (bytes, str)) for name in names)
         ):
             raise UserError(
                 f"{path} is no batch of CIFAR-10 (data uint8 [N,{3 * SIDE**2}], labels, "
@@ -127,5 +128,5 @@ def _load(path: Path) -> dict[bytes, Any]:
     return values
 
 
-def _text(name: object) -> str:
-    return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)
+def _text(name: bytes | str) -> str:
+    return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name

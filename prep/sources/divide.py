@@ -46,6 +46,8 @@ def _chosen(split: Split, source: Source, fraction: float, seed: int) -> npt.NDA
     edges = np.searchsorted(labels[order], np.arange(len(source.classes) + 1))
     for label, name in enumerate(source.classes):
         of_class = order[edges[label] : edges[label + 1]]
+        if not len(of_class):
+            continue
         if len(of_class) == 1:
             raise UserError(
                 f"class {name} has one picture, which cannot be in train and val; add pictures or "

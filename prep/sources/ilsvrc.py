@@ -21,6 +21,7 @@ from prep.program import UserError
 from prep.sources.folders import LabelOf, check_classes, class_folders, constant
 from prep.sources.listing import SPLITS, Listing, ListingBuilder, Picture, Source, Split
 from prep.sources.tars import (
+    NOT_REGULAR,
     READ_AHEAD,
     DamagedArchiveError,
     Member,
@@ -125,9 +126,10 @@ def _flat(path: Path, label_of: LabelOf) -> Split:
     """Every picture of a flat archive, in its order."""
     builder = ListingBuilder((path.name,))
     for member in _members(path):
-        if member.regular:
+        if not member.folder:
             label = label_of(PurePosixPath(member.name).name)
-            builder.add(f"{path.name}/{member.name}", label, member.size, 0, member.offset)
+            size = member.size if member.regular else NOT_REGULAR
+            builder.add(f"{path.name}/{member.name}", label, size, 0, member.offset)
     return Split(builder.build(), read_members)
 
 
@@ -152,9 +154,8 @@ def read_class_tars(root: Path, listing: Listing) -> Iterator[Picture]:
             try:
                 for member in members(file, offset, size):
                     full_name = f"{name}/{member.name}"
-                    if member.regular:
-                        yield read_member(file, full_name, label, member.offset, member.size)
-                    elif not member.folder:
-                        yield Picture(full_name, label, None, "a link or device in an archive")
+                    if not member.folder:
+                        size_here = member.size if member.regular else NOT_REGULAR
+                        yield read_member(file, full_name, label, member.offset, size_here)
             except DamagedArchiveError as error:
                 raise UserError(f"{path}: {name} {error}; get the archive again") from error

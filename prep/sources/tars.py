@@ -18,6 +18,7 @@ from prep.sources.listing import Listing, Picture
 
 BLOCK = 512  # bytes of a tar's header
 READ_AHEAD = 1 << 20  # bytes
+NOT_REGULAR = -1  # the size of what is no file and cannot be read
 
 
 class DamagedArchiveError(Exception):
@@ -72,6 +73,8 @@ def members(file: BinaryIO, start: int, size: int) -> Iterator[Member]:
         with tarfile.open(fileobj=window, mode="r:", errors="surrogateescape") as archive:
             while (found := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # else memory grows
+                if found.size < 0 or archive.offset <= offset:
+                    raise tarfile.ReadError(f"a member of {found.size} bytes")
                 offset = archive.offset
                 yield Member(
                     found.name,
@@ -115,6 +118,8 @@ def read_members(root: Path, listing: Listing) -> Iterator[Picture]:
 
 def read_member(file: BinaryIO, name: str, label: int, offset: int, size: int) -> Picture:
     """One picture of `size` bytes at `offset`."""
+    if size == NOT_REGULAR:
+        return Picture(name, label, None, "a link or device in an archive")
     if size > MAX_BYTES:
         return Picture(name, label, None, too_many_bytes(size))
     file.seek(offset)

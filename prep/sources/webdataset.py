@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +129,7 @@ def _label(path: Path, file: BinaryIO, member: Member, ending: str) -> int:
     file.seek(member.offset)
     data = file.read(min(member.size, LABEL_BYTES))
     try:
-        value = json.loads(data)
+        value: Any = int(data) if ending == "cls" else json.loads(data)
         if ending == "json":
             value = value.get("label", value.get("cls", UNLABELLED))
     except (ValueError, AttributeError, RecursionError):
