@@ -19,8 +19,9 @@ from prep.scratch import scratch
 Pixels = npt.NDArray[np.uint8]
 Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]
 
-MAX_SCALE = 50  # 16-bit weights of more than 100 source pixels would be too coarse
-GROUP = 3  # source pixels that are mixed in one go: what 375 lines to 256 need
+MAX_SCALE = 50  # weights in 1/UNIT would be too coarse for more than 100 source pixels
+UNIT = 1 << 14  # weights are whole numbers that sum to this
+GROUP = 4  # source pixels that are mixed in one go
 BLOCK_PIXELS = 65536  # of the half-resized picture: 256 KB, which stay in the second-level cache
 
 
@@ -28,16 +29,17 @@ BLOCK_PIXELS = 65536  # of the half-resized picture: 256 KB, which stay in the s
 def taps(old: int, new: int, first: int, count: int) -> Taps:
     """For `count` pixels of a line resized from `old` to `new`, from pixel `first` on:
 
-    starts int64 [count], the first source pixel of each, and weights uint16 [count,K] in 1/65536,
-    which sum to 1 (one alone to 65535/65536). K is a multiple of GROUP; spare weights are zero.
+    starts int64 [count], the first source pixel of each, and weights uint16 [count,K] in 1/UNIT,
+    which sum to 1. K is 3 (375 lines to 256) or a multiple of GROUP; spare weights are zero.
     """
     reach = -(-max(old, new) // new)  # source pixels to each side of an output pixel's centre
     width = -(-(2 * reach + 1) // GROUP) * GROUP
     starts, weights = np.empty(count, np.int64), np.zeros((count, width), np.uint16)
     centre, rest = divmod((2 * first + 1) * old, 2 * new)
     fill_taps(old, new, centre, rest, starts, weights)
-    spare = int((weights != 0).any(axis=0).nonzero()[0].max()) + 1
-    return starts, np.ascontiguousarray(weights[:, : -(-spare // GROUP) * GROUP])
+    used = int((weights != 0).any(axis=0).nonzero()[0].max()) + 1
+    width = 3 if used <= 3 else -(-used // GROUP) * GROUP
+    return starts, np.ascontiguousarray(weights[:, :width])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -70,21 +72,21 @@ def fill_taps(
             if height > heights[highest]:
                 highest = taps
             taps += 1
-        left = 65536
+        left = UNIT
         for k in range(taps):
-            heights[k] = (heights[k] * 65536 + total // 2) // total
+            heights[k] = (heights[k] * UNIT + total // 2) // total
             left -= heights[k]
         heights[highest] += left
         starts[i] = start
-        for k in range(taps):
-            weights[i, k] = min(heights[k], 65535)
+        weights[i, :taps] = heights[:taps]
 
 
 def resample(source_HW4: Pixels, rows: Taps, columns: Taps) -> Pixels:
     """uint8 [H,W,4] to [S,S,3], of the taps of both axes; the fourth byte is left out."""
     height, whole_width = source_HW4.shape[:2]
     side = len(rows[0])
-    width = int(min(columns[0][-1] + columns[1].shape[1], whole_width) - columns[0][0])
+    first = int(columns[0][0])  # source columns before it are outside the crop
+    width = min(int(columns[0][-1]) + columns[1].shape[1], whole_width) - first
     block = min(max(BLOCK_PIXELS // width, 16), 128, side)
     memory = scratch("blocks", 8 * block * (width + side)).view(np.uint32)
     out_SSC = np.empty((side, side, 3), np.uint8)
@@ -111,9 +113,8 @@ def resample_blocks(
     `scratch` has 2 `block` (W' + S) of them, where W' is how many source columns are needed.
     """
     side = len(row_starts)
-    low = column_starts[0]
+    first = column_starts[0]
     width = len(scratch) // (2 * block) - side
-    high = low + width
     ends = np.array([0, width, 2 * width, 2 * width + side, 2 * width + 2 * side]) * block
     upright = scratch[ends[0] : ends[1]].reshape(block, width)  # resized vertically
     turned = scratch[ends[1] : ends[2]].reshape(width, block)
@@ -124,13 +125,10 @@ def resample_blocks(
     sums = np.empty(4 * max(width, block), np.uint16)
     for top in range(0, side, block):
         count = min(block, side - top)
-        for y in range(count):
-            start, weights = row_starts[top + y], row_weights[top + y]
-            mix(source, start, 4 * low, 4 * high, weights, sums, upright_bytes[y])
+        starts, weights = row_starts[top : top + count], row_weights[top : top + count]
+        mix(source, 4 * first, starts, weights, sums, upright_bytes)
         turn(upright, turned)
-        for x in range(side):
-            start, weights = column_starts[x] - low, column_weights[x]
-            mix(turned_bytes, start, 0, 4 * block, weights, sums, mixed_bytes[x])
+        mix(turned_bytes, 0, column_starts - first, column_weights, sums, mixed_bytes)
         turn(mixed, line)
         for y in range(count):
             drop_fourth(line_bytes[y], out[top + y])
@@ -139,52 +137,78 @@ def resample_blocks(
 @numba.njit(cache=True, nogil=True)
 def mix(
     lines: Pixels,
-    start: int,
-    low: int,
-    high: int,
+    first: int,
+    starts: npt.NDArray[np.int64],
     weights: npt.NDArray[np.uint16],
     sums: npt.NDArray[np.uint16],
     out: Pixels,
 ) -> None:
-    """Weighted mean of lines[start:, low:high], uint8, as many lines as there are weights.
+    """out[j] = weighted mean of lines[starts[j]:, first:], as many lines as there are weights.
 
-    In 16 bits, which are 8 before and 8 after the point: p w / 65536 is p (w >> 8) plus
-    p (w & 255) >> 8, cut off, on average half a unit too low; `half` makes up for that.
+    lines uint8 [A,B], out uint8 [J or more,N], starts [J], weights [J,K]; `sums` has room for N.
+
+    In 16 bits, which are 8 before and 8 after the point: p w / 64 is p (w >> 6) plus
+    p (w & 63) >> 6. Four of the latter are summed before they are cut off, on average half a unit
+    too low; `half` makes up for that. Places are unsigned: a negative one would count from the end
+    of a line, and looking for it takes longer than the mixing.
     """
-    last = len(lines) - 1
-    half = np.uint16(128 + len(weights) // 2)
-    sums = sums[: len(out)]
-    for k in range(0, len(weights), GROUP):
-        a = lines[min(start + k, last), low:high]
-        b = lines[min(start + k + 1, last), low:high]
-        c = lines[min(start + k + 2, last), low:high]
-        a_high, a_low = np.uint16(weights[k] >> 8), np.uint16(weights[k] & 255)
-        b_high, b_low = np.uint16(weights[k + 1] >> 8), np.uint16(weights[k + 1] & 255)
-        c_high, c_low = np.uint16(weights[k + 2] >> 8), np.uint16(weights[k + 2] & 255)
-        if len(weights) == GROUP:
-            for i in range(len(out)):
-                p, q, r = np.uint16(a[i]), np.uint16(b[i]), np.uint16(c[i])
-                above = np.uint16(p * a_high) + np.uint16(q * b_high) + np.uint16(r * c_high)
-                below = (
-                    (np.uint16(p * a_low) >> 8)
-                    + (np.uint16(q * b_low) >> 8)
-                    + (np.uint16(r * c_low) >> 8)
-                )
-                out[i] = np.uint16(half + above + below) >> 8
-            return
-        if k == 0:
-            sums[:] = half
-        for i in range(len(out)):
-            p, q, r = np.uint16(a[i]), np.uint16(b[i]), np.uint16(c[i])
-            above = np.uint16(p * a_high) + np.uint16(q * b_high) + np.uint16(r * c_high)
-            below = (
-                (np.uint16(p * a_low) >> 8)
-                + (np.uint16(q * b_low) >> 8)
-                + (np.uint16(r * c_low) >> 8)
-            )
-            sums[i] = np.uint16(sums[i] + above + below)
-    for i in range(len(out)):
-        out[i] = sums[i] >> 8
+    taps = weights.shape[1]
+    begin, size = np.uint64(first), np.uint64(out.shape[1])
+    half = np.uint16(128 + taps // (2 * GROUP))
+    black, nothing = np.uint8(0), np.uint16(0)
+    for j in range(len(starts)):
+        line = np.uint64(j)
+        if taps > GROUP:
+            for i in range(size):
+                sums[i] = half
+        for k in range(0, taps, GROUP):
+            a, a_high, a_low = tap(lines, starts[j] + k, weights[j, k])
+            b, b_high, b_low = tap(lines, starts[j] + k + 1, weights[j, k + 1])
+            c, c_high, c_low = tap(lines, starts[j] + k + 2, weights[j, k + 2])
+            if taps == 3:
+                for i in range(size):
+                    p, q, r = lines[a, begin + i], lines[b, begin + i], lines[c, begin + i]
+                    high = weigh(p, q, r, black, a_high, b_high, c_high, nothing)
+                    low = weigh(p, q, r, black, a_low, b_low, c_low, nothing)
+                    out[line, i] = np.uint16(half + high + (low >> 6)) >> 8
+                continue
+            d, d_high, d_low = tap(lines, starts[j] + k + 3, weights[j, k + 3])
+            for i in range(size):
+                p, q, r = lines[a, begin + i], lines[b, begin + i], lines[c, begin + i]
+                s = lines[d, begin + i]
+                high = weigh(p, q, r, s, a_high, b_high, c_high, d_high)
+                low = weigh(p, q, r, s, a_low, b_low, c_low, d_low)
+                if taps == GROUP:
+                    out[line, i] = np.uint16(half + high + (low >> 6)) >> 8
+                else:
+                    sums[i] = np.uint16(sums[i] + high + (low >> 6))
+        if taps > GROUP:
+            for i in range(size):
+                out[line, i] = sums[i] >> 8
+
+
+@numba.njit(cache=True, nogil=True)
+def weigh(
+    p: np.uint8,
+    q: np.uint8,
+    r: np.uint8,
+    s: np.uint8,
+    a: np.uint16,
+    b: np.uint16,
+    c: np.uint16,
+    d: np.uint16,
+) -> np.uint16:
+    """p a + q b + r c + s d in 16 bits."""
+    first = np.uint16(np.uint16(p) * a) + np.uint16(np.uint16(q) * b)
+    second = np.uint16(np.uint16(r) * c) + np.uint16(np.uint16(s) * d)
+    return np.uint16(np.uint16(first) + np.uint16(second))
+
+
+@numba.njit(cache=True, nogil=True)
+def tap(lines: Pixels, place: int, weight: int) -> tuple[np.uint64, np.uint16, np.uint16]:
+    """The line to take, the last one again beyond the end, and the weight in two parts."""
+    line = np.uint64(min(place, len(lines) - 1))
+    return line, np.uint16(weight >> 6), np.uint16(weight & 63)
 
 
 @numba.njit(cache=True, nogil=True)
