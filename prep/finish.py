@@ -21,7 +21,7 @@ from prep import handover, prepared
 from prep.files import sync_folder
 from prep.handover import UNLABELLED, Card, ClassEntry
 from prep.images import Settings
-from prep.plan import card_fields, tool_versions
+from prep.plan import card_fields, plan, tool_versions
 from prep.resize_unit import rows_file
 from prep.shards import Shard, write_shard
 from prep.sources.listing import Source
@@ -149,7 +149,8 @@ def finish(
         **card_fields(source, split, settings),
     )
     manifest = _manifest_rows(rows, offsets, layout)
-    prepared.write_manifest(manifest, layout, prepared.manifest_path(folder))
+    asked = plan(source, split, settings, layout)
+    prepared.write_manifest(manifest, asked, prepared.manifest_path(folder))
     handover.write_card(card, prepared.split_card_path(folder))
     rejected = len(rows) - len(labels)
     return SplitSummary(split, len(labels), rejected, already_done=False, done_now=journal.done_now)

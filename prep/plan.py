@@ -1,23 +1,21 @@
 """What a prepared split was asked to be, so that a changed option is noticed by its name.
 
-A killed run is carried on from only when all of it is equal; a finished split is the one asked
-for when what its card says is equal.
+The plan lies with a run's journal, then in the finished split's manifest. A killed run is carried
+on from only when all of it is equal; a finished split, which is whole, may be older than a tool.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 from prep import __version__
-from prep.handover import Card
 from prep.images import Settings
 from prep.program import UserError
 from prep.sources import listing
 from prep.sources.listing import Source
 
-OF_CARD = ("side", "quality", "backend", "filter", "fit", "exif", "source")
+WHILE_RUNNING = ("tools", "unit_size")  # what makes no difference to a finished split
 
 
 def card_fields(source: Source, split: str, settings: Settings) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def plan(source: Source, split: str, settings: Settings, layout: str) -> dict[st
     """All that decides the prepared split, as JSON can hold it."""
     # How it was divided comes first: it changes which pictures there are.
     return (
-        {"division": source.division}
+        {"val_fraction": source.division}
         | card_fields(source, split, settings)
         | {
             "max_pixels": settings.max_pixels,
@@ -51,20 +49,21 @@ def plan(source: Source, split: str, settings: Settings, layout: str) -> dict[st
     )
 
 
-def refuse_other_plan(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+def refuse_other_plan(
+    old: dict[str, Any], new: dict[str, Any], folder: Path, finished: bool
+) -> None:
     """Raises UserError naming the first difference."""
     for name, value in new.items():
-        if name in old and old[name] != value:
+        if finished and name in WHILE_RUNNING:
+            continue
+        if old.get(name) != value:
             what = (
                 "from other pictures (names, sizes or places differ)"
                 if name == "source"
-                else f"with {name.replace('_', '-')} {old[name]}, this command says {value}"
+                else f"with {name.replace('_', '-')} {old.get(name) or 'none'}, this command says "
+                f"{value or 'none'}"
             )
             raise UserError(f"{folder} was prepared {what}; give another OUT, or remove this one")
-
-
-def plan_of_card(card: Card) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(card).items() if name in OF_CARD}
 
 
 def tool_versions(backend: str) -> dict[str, str]:

@@ -136,9 +136,12 @@ def partial_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
-def write_manifest(rows: Iterable[pa.Table], layout: str, path: Path) -> None:
-    """Write tables of SCHEMA, each as a row group; the same tables give the same bytes."""
-    schema = SCHEMA.with_metadata({"layout": layout})
+def write_manifest(rows: Iterable[pa.Table], plan: dict[str, Any], path: Path) -> None:
+    """Write tables of SCHEMA, each as a row group, and what the split was asked to be (prep.plan).
+
+    The same tables and plan give the same bytes.
+    """
+    schema = SCHEMA.with_metadata({"plan": json.dumps(plan)})
     with whole_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         for part in rows:
             writer.write_table(part.cast(schema))
@@ -153,10 +156,16 @@ def digests(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint8]:
     return raw[array.offset : array.offset + len(array)]
 
 
-def layout_of(folder: Path) -> str:
-    """How a finished split's pictures lie: "tree" or "tar"."""
-    metadata: dict[bytes, bytes] = pq.read_schema(manifest_path(folder)).metadata
-    return metadata[b"layout"].decode()
+def plan_of(folder: Path) -> dict[str, Any]:
+    """What a finished split was asked to be. Raises UserError when its manifest does not say."""
+    path = manifest_path(folder)
+    try:
+        plan: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[b"plan"])
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); remove this prepared set and run `prep resize` again"
+        ) from error
+    return plan
 
 
 def open_prepared(folder: Path) -> PreparedSplit:
@@ -212,6 +221,11 @@ def write_rejects(rejected: dict[str, list[Row]], path: Path) -> None:
             for row in rows:
                 entry = {"split": split, "path": row["source"], "reason": row["reason"]}
                 out.write(json.dumps(entry) + "\n")
+
+
+def originals(folder: Path) -> int:
+    """How many pictures a prepared split was made of, the rejected ones too."""
+    return int(pq.read_metadata(manifest_path(folder)).num_rows)
 
 
 def rejected_rows(folder: Path) -> Iterator[Row]:

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from prep import handover, prepared
+from prep import prepared
 from prep.check import contradictions
 from prep.files import only_run, whole_file
 from prep.finish import Journal, SplitSummary, already_done, finish
 from prep.images import Settings
 from prep.manifest import Manifest
 from prep.names import FileNames, class_folders, folder_of
-from prep.plan import plan, plan_of_card, refuse_other_plan
+from prep.plan import plan, refuse_other_plan
 from prep.program import UserError
 from prep.progress import progress
 from prep.resize_unit import Unit, resize_unit
@@ -79,7 +79,8 @@ def resize(source: Source, out: Path, options: Options) -> list[SplitSummary]:
         for split, journal in journals.items():
             if journal:
                 _check_counts(source, split, journal, options.expected)
-                _check_rejects(out / split, journal, rejected[split], options.max_rejects)
+            total = journal.total() if journal else prepared.originals(out / split)
+            _check_rejects(out / split, total, rejected[split], options.max_rejects)
         summaries = [
             finish(source, out / split, journal, options.settings, options.layout, options.jobs)
             if journal
@@ -117,16 +118,13 @@ def _prepare_split(source: Source, folder: Path, work: Path, options: Options) -
     wanted = plan(source, split, options.settings, options.layout)
     if prepared.split_card_path(folder).exists():
         _refuse_remains(folder)
-        card = handover.read_card(prepared.split_card_path(folder))
-        refuse_other_plan(
-            plan_of_card(card) | {"layout": prepared.layout_of(folder)}, wanted, folder
-        )
+        refuse_other_plan(prepared.plan_of(folder), wanted, folder, finished=True)
         return None
 
     rows_folder = work / split
     plan_file = rows_folder / "plan.json"
     if plan_file.exists():
-        refuse_other_plan(json.loads(plan_file.read_text()), wanted, folder)
+        refuse_other_plan(json.loads(plan_file.read_text()), wanted, folder, finished=False)
         if options.layout == "tree" and not prepared.partial_folder(folder).exists():
             _forget_lost_pictures(folder, rows_folder)
     elif folder.exists():
@@ -239,9 +237,8 @@ def _check_counts(source: Source, split: str, journal: Journal, expected: Manife
 
 
 def _check_rejects(
-    folder: Path, journal: Journal, rejected: list[prepared.Row], max_rejects: float
+    folder: Path, total: int, rejected: list[prepared.Row], max_rejects: float
 ) -> None:
-    total = journal.total()
     if len(rejected) > max_rejects * total:
         first = rejected[0]
         raise UserError(

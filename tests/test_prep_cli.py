@@ -413,11 +413,15 @@ def test_a_validation_split_is_drawn_and_another_fraction_refused(
     assert prep_program(*arguments, "--val-fraction", "0.5", "--jobs", "1").code == 0
     for split in ("train", "val"):
         assert len(list((tmp_path / "out" / split).glob("*/*.jpg"))) == 6
-    ended = prep_program(*arguments, "--val-fraction", "0.4", "--jobs", "1")
-    assert ended.code == 0, "the same pictures are chosen, so the same split"
-    ended = prep_program(*arguments, "--val-fraction", "0.5", "--seed", "1", "--jobs", "1")
-    assert ended.code == 1
-    assert "from other pictures" in ended.err
+    for changed, named in (
+        (("--val-fraction", "0.4"), "0.4 of train with seed 0"),
+        (("--val-fraction", "0.5", "--seed", "1"), "0.5 of train with seed 1"),
+        ((), "none"),
+    ):
+        ended = prep_program(*arguments, *changed, "--jobs", "1")
+        assert ended.code == 1
+        was = "was prepared with val-fraction 0.5 of train with seed 0"
+        assert f"{was}, this command says {named};" in ended.err
 
 
 def test_one_split_alone(prep_program: Program, source: Path, tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def test_rejected_rows_are_no_samples(tmp_path: Path) -> None:
     rows = [{field.name: None for field in prepared.SCHEMA} | row for row in (bad, ok, bad)]
     rows[1] |= {"status": "ok"}
     rows_table = pa.Table.from_pylist(rows, schema=prepared.SCHEMA)
-    prepared.write_manifest([rows_table], "tree", tmp_path / "s.parquet")
-    assert prepared.layout_of(tmp_path / "s") == "tree"
+    prepared.write_manifest([rows_table], {"layout": "tree"}, tmp_path / "s.parquet")
+    assert prepared.plan_of(tmp_path / "s") == {"layout": "tree"}
     table = pq.read_table(tmp_path / "s.parquet")
     assert table.schema.equals(prepared.SCHEMA)
     assert table["status"].to_pylist() == ["rejected", "ok", "rejected"]

@@ -409,6 +409,32 @@ def test_what_no_card_says_is_refused_by_name_too(
     kill_after(monkeypatch, 12, tiny, tmp_path / "out")
     with pytest.raises(UserError, match=named):
         run(tiny, tmp_path / "out", changed)
+    run(tiny, tmp_path / "out")
+    with pytest.raises(UserError, match=named):
+        run(tiny, tmp_path / "out", changed)
+
+
+def test_a_finished_split_of_an_older_tool_is_done(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny, tmp_path / "out")
+    monkeypatch.setattr(plan, "tool_versions", lambda _: {"pillow": "1"})
+    assert all(summary.already_done for summary in run(tiny, tmp_path / "out"))
+
+
+def test_a_finished_split_of_too_many_rejects_is_not_called_good(
+    tmp_path: Path, tiny: Path
+) -> None:
+    run(tiny, tmp_path / "out", rejects=1.0)
+    with pytest.raises(UserError, match=r"1 of \d+ pictures of train were rejected, more than"):
+        run(tiny, tmp_path / "out", rejects=0.0)
+
+
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, tiny: Path) -> None:
+    run(tiny, tmp_path / "out")
+    (tmp_path / "out" / "train.parquet").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"train.parquet is damaged .*; remove this prepared set"):
+        run(tiny, tmp_path / "out")
 
 
 def test_the_options_of_the_command_are_in_the_card(tmp_path: Path, tiny: Path) -> None:

@@ -16,7 +16,7 @@ from prep import resize_unit, stats, write
 from prep.finish import SplitSummary
 from prep.handover import read_card
 from prep.images import Settings
-from prep.prepared import layout_of, open_prepared, read_unchanged
+from prep.prepared import open_prepared, plan_of, read_unchanged
 from prep.program import UserError
 from prep.resize import Options, resize
 from prep.sources import find_source, listing
@@ -38,7 +38,7 @@ def test_one_tar_a_class_with_the_tree_s_pictures(prepared_set: Path, tarred: Pa
     assert set(contents(tarred / "train")) == {f"{name}.tar" for name in CLASSES}
     split = open_prepared(tarred / "train")
     tree = open_prepared(prepared_set / "train")
-    assert layout_of(tarred / "train") == "tar"
+    assert plan_of(tarred / "train")["layout"] == "tar"
     assert split.labels.tolist() == tree.labels.tolist()
     for place, file in zip(split.places(0, 18), tree.places(0, 18), strict=True):
         assert read_unchanged(place) == file.path.read_bytes()

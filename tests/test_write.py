@@ -221,7 +221,7 @@ def test_a_split_without_samples_is_refused(copy: Path, place: Path) -> None:
     nothing = handover.pixels_id(np.zeros(0, np.int64), np.zeros((0, 32), np.uint8))
     object.__setattr__(card, "pixels_id", nothing)
     handover.write_card(card, copy / "train.json")
-    prepared.write_manifest([prepared.SCHEMA.empty_table()], "tree", copy / "train.parquet")
+    prepared.write_manifest([prepared.SCHEMA.empty_table()], {}, copy / "train.parquet")
     with pytest.raises(UserError, match="holds no samples"):
         write_beton(copy / "train", place, "jpg", jobs=1)
 
