@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
-from prep import resize, stats, verify, write
+from prep import plan, resize, stats, verify, write
 from prep.sample import draw_sample
 from prep.sources import find_source
 from prep.sources.listing import Source
@@ -32,7 +32,7 @@ def command_rates(found: Source, folder: Path) -> dict[str, float]:
     in_split = len(found.splits[split].listing)
     stages: list[tuple[str, int, Callable[[], Any]]] = [
         ("resize", count, lambda: resize.resize(
-            found, folder / "prepared", resize.Options(max_rejects=1.0))),
+            found, folder / "prepared", plan.Options(max_rejects=1.0))),
         ("stats", in_split, lambda: stats.write(stats.measure(prepared, None), prepared)),
         ("write-beton", in_split, lambda: write.write_beton(prepared, beton, "jpg", None)),
         ("verify", in_split, lambda: verify.verify(beton, None)),

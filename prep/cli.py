@@ -242,6 +242,7 @@ def resize(
     from prep import check as checks
     from prep import resize as stage
     from prep.images import Settings
+    from prep.plan import Options
     from prep.sources import find_source
     from prep.sources.divide import with_validation
 
@@ -255,7 +256,7 @@ def resize(
         checks.refuse_contradictions(found, known, split.splits)
     if val_fraction:
         found = with_validation(found, val_fraction, seed)
-    options = stage.Options(
+    options = Options(
         settings=Settings(
             side=size,
             backend=backend.value,

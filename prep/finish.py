@@ -8,6 +8,7 @@ card follow; the card says that the split is whole.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prep import handover, prepared
+from prep.claim import Claim
 from prep.files import sync_folder
 from prep.handover import UNLABELLED, Card, ClassEntry
-from prep.images import Settings
-from prep.plan import card_fields, plan, tool_versions
+from prep.plan import Options, card_fields, plan, tool_versions
 from prep.resize_unit import rows_file
 from prep.shards import Shard, write_shard
 from prep.sources.listing import Source
@@ -115,9 +116,8 @@ def finish(
     source: Source,
     folder: Path,
     journal: Journal,
-    settings: Settings,
-    layout: str,
-    jobs: int | None,
+    options: Options,
+    claim: Claim,
 ) -> SplitSummary:
     """Name the folder, write manifest and card."""
     split = folder.name
@@ -126,9 +126,11 @@ def finish(
     taken = pc.equal(rows.column("status"), "ok").to_numpy(zero_copy_only=False)
     labels = rows.column("label").to_numpy()
     offsets = np.zeros(len(rows), np.int64)
-    if layout == "tar":
-        place = folder if folder.exists() else partial
-        _write_shards(rows, np.flatnonzero(taken), labels, offsets, place, journal.folder, jobs)
+    if options.layout == "tar":
+        chosen, place = np.flatnonzero(taken), folder if folder.exists() else partial
+        shards = _shards(rows, chosen, labels, place, journal.folder, claim)
+        for label, found in run_units(write_shard, shards, options.jobs):
+            offsets[chosen[labels[chosen] == label]] = found
     if not folder.exists():
         partial.replace(folder)
         sync_folder(folder.parent)
@@ -145,11 +147,11 @@ def finish(
         mode="jpg",
         sha256=None,
         pixels_id=handover.pixels_id(labels, digests),
-        tools=tool_versions(settings.backend),
-        **card_fields(source, split, settings),
+        tools=tool_versions(options.settings.backend),
+        **card_fields(source, split, options.settings),
     )
-    manifest = _manifest_rows(rows, offsets, layout)
-    asked = plan(source, split, settings, layout)
+    manifest = _manifest_rows(rows, offsets, options.layout)
+    asked = plan(source, split, options)
     prepared.write_manifest(manifest, asked, prepared.manifest_path(folder))
     handover.write_card(card, prepared.split_card_path(folder))
     rejected = len(rows) - len(labels)
@@ -172,34 +174,25 @@ def _manifest_rows(
         yield part
 
 
-def _write_shards(
+def _shards(
     rows: SortedRows,
     taken: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int32],
-    offsets: npt.NDArray[np.int64],
     folder: Path,
     work: Path,
-    jobs: int | None,
-) -> None:
-    """Write the tar of each class from the rows `taken`; fills in their offsets [N]."""
-    if not len(taken):
-        return
+    claim: Claim,
+) -> Iterator[Shard]:
+    """The tar of each class, of the rows `taken`."""
     starts = np.flatnonzero(np.diff(labels[taken], prepend=UNLABELLED - 1))
-    shards = (
-        _shard(rows.take(taken[start:stop]), folder, work)
-        for start, stop in zip(starts, np.append(starts[1:], len(taken)), strict=True)
-    )
-    for label, found in run_units(write_shard, shards, jobs):
-        offsets[taken[labels[taken] == label]] = found
-
-
-def _shard(rows: pa.Table, folder: Path, work: Path) -> Shard:
-    return Shard(
-        path=folder / f"{rows['class'][0].as_py()}.tar",
-        label=rows["label"][0].as_py(),
-        names=rows["name"].to_pylist(),
-        parts=rows[UNIT].to_pylist(),
-        offsets=rows["offset"].to_pylist(),
-        sizes=rows["bytes"].to_pylist(),
-        work=work,
-    )
+    for start, stop in itertools.pairwise([*starts.tolist(), len(taken)]):
+        part = rows.take(taken[start:stop])
+        yield Shard(
+            path=folder / f"{part['class'][0].as_py()}.tar",
+            label=part["label"][0].as_py(),
+            names=part["name"].to_pylist(),
+            parts=part[UNIT].to_pylist(),
+            offsets=part["offset"].to_pylist(),
+            sizes=part["bytes"].to_pylist(),
+            work=work,
+            claim=claim,
+        )

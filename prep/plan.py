@@ -6,16 +6,30 @@ on from only when all of it is equal; a finished split, which is whole, may be o
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from prep import __version__
 from prep.images import Settings
+from prep.manifest import Manifest
 from prep.program import UserError
 from prep.sources import listing
 from prep.sources.listing import Source
 
 WHILE_RUNNING = ("tools", "unit_size")  # what makes no difference to a finished split
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to prepare, where and by whom."""
+
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    layout: str = "tree"  # or "tar", one a class
+    jobs: int | None = None  # worker processes; None: every core
+    dask: str | None = None  # address of a Dask scheduler, whose workers do the units instead
+    max_rejects: float = 0.01  # fraction of a split
+    expected: Manifest | None = None  # what the archives should hold; None: anything
 
 
 def card_fields(source: Source, split: str, settings: Settings) -> dict[str, Any]:
@@ -31,8 +45,9 @@ def card_fields(source: Source, split: str, settings: Settings) -> dict[str, Any
     }
 
 
-def plan(source: Source, split: str, settings: Settings, layout: str) -> dict[str, Any]:
+def plan(source: Source, split: str, options: Options) -> dict[str, Any]:
     """All that decides the prepared split, as JSON can hold it."""
+    settings = options.settings
     # How it was divided comes first: it changes which pictures there are.
     return (
         {"val_fraction": source.division}
@@ -40,7 +55,7 @@ def plan(source: Source, split: str, settings: Settings, layout: str) -> dict[st
         | {
             "max_pixels": settings.max_pixels,
             "on_truncated": settings.on_truncated,
-            "layout": layout,
+            "layout": options.layout,
             "unit_size": listing.UNIT_SIZE,  # with the source, it says where units end
             "tools": ", ".join(
                 f"{tool} {version}" for tool, version in tool_versions(settings.backend).items()

@@ -21,29 +21,17 @@ import numpy.typing as npt
 
 from prep import prepared
 from prep.check import contradictions
-from prep.files import only_run, whole_file
+from prep.claim import LOCKS, Claim, claimed
+from prep.files import whole_file
 from prep.finish import Journal, SplitSummary, already_done, finish
-from prep.images import Settings
 from prep.manifest import Manifest
 from prep.names import FileNames, class_folders, folder_of
-from prep.plan import plan, refuse_other_plan
+from prep.plan import Options, plan, refuse_other_plan
 from prep.program import UserError
 from prep.progress import progress
 from prep.resize_unit import Unit, resize_unit
 from prep.sources.listing import SPLITS, Source
 from prep.units import run_units
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to prepare, where and by whom."""
-
-    settings: Settings = dataclasses.field(default_factory=Settings)
-    layout: str = "tree"  # or "tar", one a class
-    jobs: int | None = None  # worker processes; None: every core
-    dask: str | None = None  # address of a Dask scheduler, whose workers do the units instead
-    max_rejects: float = 0.01  # fraction of a split
-    expected: Manifest | None = None  # what the archives should hold; None: anything
 
 
 def resize(source: Source, out: Path, options: Options) -> list[SplitSummary]:
@@ -62,9 +50,10 @@ def resize(source: Source, out: Path, options: Options) -> list[SplitSummary]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot create {out}: {error.strerror}; give another folder") from error
-    with _work_folder(out) as work:
+    with _work_folder(out) as (work, claim):
         journals = {
-            split: _prepare_split(source, out / split, work, options) for split in source.splits
+            split: _prepare_split(source, out / split, work, claim, options)
+            for split in source.splits
         }
         rejected = {
             split: list(journal.rejected() if journal else prepared.rejected_rows(out / split))
@@ -82,7 +71,7 @@ def resize(source: Source, out: Path, options: Options) -> list[SplitSummary]:
             total = journal.total() if journal else prepared.originals(out / split)
             _check_rejects(out / split, total, rejected[split], options.max_rejects)
         summaries = [
-            finish(source, out / split, journal, options.settings, options.layout, options.jobs)
+            finish(source, out / split, journal, options, claim)
             if journal
             else already_done(out / split, len(rejected[split]))
             for split, journal in journals.items()
@@ -92,30 +81,32 @@ def resize(source: Source, out: Path, options: Options) -> list[SplitSummary]:
 
 
 @contextlib.contextmanager
-def _work_folder(out: Path) -> Iterator[Path]:
-    """OUT/.prep, locked against a second run into OUT."""
+def _work_folder(out: Path) -> Iterator[tuple[Path, Claim]]:
+    """OUT/.prep, which no other run writes."""
     work = out / ".prep"
     work.mkdir(exist_ok=True)
-    with only_run(work / "lock", out):
+    with claimed(work, out) as claim:
         try:
-            yield work
+            yield work, claim
         finally:
             _clear_if_unused(work)
 
 
 def _clear_if_unused(work: Path) -> None:
     """A run that was refused before it began leaves nothing."""
-    if work.exists() and [path.name for path in work.iterdir()] == ["lock"]:
+    if work.exists() and {path.name for path in work.iterdir()} <= set(LOCKS):
         shutil.rmtree(work, ignore_errors=True)
 
 
 # --------------------------------------------------------------------------- one split
 
 
-def _prepare_split(source: Source, folder: Path, work: Path, options: Options) -> Journal | None:
+def _prepare_split(
+    source: Source, folder: Path, work: Path, claim: Claim, options: Options
+) -> Journal | None:
     """Do the units that are not done yet; None when an earlier run finished the split."""
     split = folder.name
-    wanted = plan(source, split, options.settings, options.layout)
+    wanted = plan(source, split, options)
     if prepared.split_card_path(folder).exists():
         _refuse_remains(folder)
         refuse_other_plan(prepared.plan_of(folder), wanted, folder, finished=True)
@@ -136,7 +127,7 @@ def _prepare_split(source: Source, folder: Path, work: Path, options: Options) -
 
     journal = Journal(rows_folder, len(source.splits[split].unit_bounds()) - 1)
     if not folder.exists():  # else a run was killed after naming the folder
-        done = _run(source, folder, journal, options)
+        done = _run(source, folder, journal, claim, options)
         return dataclasses.replace(journal, done_now=done)
     return journal
 
@@ -158,7 +149,7 @@ def _refuse_remains(folder: Path) -> None:
             )
 
 
-def _run(source: Source, folder: Path, journal: Journal, options: Options) -> int:
+def _run(source: Source, folder: Path, journal: Journal, claim: Claim, options: Options) -> int:
     """Do the missing units; returns how many pictures they had."""
     split = source.splits[folder.name]
     images_folder = prepared.partial_folder(folder)
@@ -170,7 +161,7 @@ def _run(source: Source, folder: Path, journal: Journal, options: Options) -> in
     missing = np.array([not journal.file(number).exists() for number in range(journal.units)])
     pictures = _pictures_of_units(source, folder.name, options.expected)
     total = None if pictures is None else int(pictures[missing].sum())
-    every = _units(source, folder.name, images_folder, journal.folder, options)
+    every = _units(source, folder.name, images_folder, journal.folder, claim, options)
     units = (unit for unit in every if missing[unit.number])
     with progress(f"resize {folder.name}", total) as report:
         done_now = 0
@@ -193,7 +184,7 @@ def _pictures_of_units(
 
 
 def _units(
-    source: Source, name: str, images_folder: Path, work: Path, options: Options
+    source: Source, name: str, images_folder: Path, work: Path, claim: Claim, options: Options
 ) -> Iterator[Unit]:
     """The units of a split in order, made as they are needed."""
     split, folders = source.splits[name], class_folders(source.classes)
@@ -215,6 +206,7 @@ def _units(
             layout=options.layout,
             images_folder=images_folder.absolute(),
             work=work.absolute(),
+            claim=claim,
             settings=options.settings,
         )
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep import images, prepared
+from prep.claim import Claim
 from prep.files import whole_file
 from prep.images import Settings
 from prep.names import FileNames
@@ -43,6 +44,7 @@ class Unit:
     layout: str  # "tree" or "tar"
     images_folder: Path  # OUT/<split>.partial
     work: Path  # OUT/.prep/<split>
+    claim: Claim
     settings: Settings
 
     @property
@@ -65,12 +67,13 @@ def resize_unit(unit: Unit) -> tuple[int, int]:
     given = FileNames(unit.folders, whole_stem=unit.layout == "tar")
     names = iter(unit.names or ())
     rows: list[prepared.Row] = []
-    with _store(unit) as store:
-        for picture in unit.read(unit.root, unit.entries):
-            name = given.add(picture.label, picture.name) if unit.names is None else next(names)
-            rows.append(_resize_one(picture, name, unit.settings, store))
-    with whole_file(unit.rows_file) as partial:
-        pq.write_table(pa.Table.from_pylist(rows, schema=prepared.SCHEMA), partial)
+    with unit.claim.held():
+        with _store(unit) as store:
+            for picture in unit.read(unit.root, unit.entries):
+                name = given.add(picture.label, picture.name) if unit.names is None else next(names)
+                rows.append(_resize_one(picture, name, unit.settings, store))
+        with whole_file(unit.rows_file) as partial:
+            pq.write_table(pa.Table.from_pylist(rows, schema=prepared.SCHEMA), partial)
     return len(rows), sum(row["status"] == "rejected" for row in rows)
 
 

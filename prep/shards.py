@@ -12,6 +12,7 @@ import io
 import tarfile
 from pathlib import Path
 
+from prep.claim import Claim
 from prep.files import whole_file
 from prep.handover import UNLABELLED
 from prep.resize_unit import part_file
@@ -29,12 +30,17 @@ class Shard:
     offsets: list[int]  # bytes, in the unit's part file
     sizes: list[int]  # bytes
     work: Path  # the folder of the part files
+    claim: Claim
 
 
 def write_shard(shard: Shard) -> tuple[int, list[int]]:
     """Write the shard unless it is there; returns its label and each sample's offset in it."""
     if not shard.path.exists():
-        with whole_file(shard.path) as partial, tarfile.open(partial, "w") as tar:
+        with (
+            shard.claim.held(),
+            whole_file(shard.path) as partial,
+            tarfile.open(partial, "w") as tar,
+        ):
             for name, part, offset, size in zip(
                 shard.names, shard.parts, shard.offsets, shard.sizes, strict=True
             ):

@@ -7,13 +7,17 @@ picklable result. Units are idempotent; results arrive in any order.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from prep.program import UserError
+
+LOOK_UP = 0.2  # seconds between a worker's looks at whether its parent lives
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -53,7 +57,10 @@ def run_units(
     # A run that ends early has unused results; that is no news to a person who pressed Ctrl-C.
     warnings.filterwarnings("ignore", message=r".*tasks? .*been", category=UserWarning)
     parallel: Any = joblib.Parallel(
-        n_jobs=workers, return_as="generator_unordered", initializer=_ignore_ctrl_c
+        n_jobs=workers,
+        return_as="generator_unordered",
+        initializer=_begin_worker,
+        initargs=(os.getpid(),),
     )
     try:
         with _ctrl_c_ignored():  # inherited by the workers that start here
@@ -66,9 +73,16 @@ def run_units(
         ) from error
 
 
-def _ignore_ctrl_c() -> None:
-    """A terminal sends Ctrl-C to the workers too; the parent ends them."""
+def _begin_worker(parent: int) -> None:
+    """A terminal sends Ctrl-C to the workers too; the parent ends them, even by being killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_without, args=(parent,), daemon=True).start()
+
+
+def _end_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_UP)
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from PIL import Image
 # Numba reads it once, when it is imported: loader threads 1..4 are tested on two cores too.
 os.environ.setdefault("NUMBA_NUM_THREADS", "4")
 
-from prep import resize, stats, write
+from prep import plan, resize, stats, write
 from prep.sources import find_source
 
 CLASSES = ("n90000001", "n90000002", "n90000003")
@@ -89,7 +89,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared_set(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """OUT/train and OUT/val with cards, manifests and statistics. Not to be changed by a test."""
     out = tmp_path_factory.mktemp("prepared") / "out"
-    resize.resize(find_source(source), out, resize.Options(jobs=1, max_rejects=0.0))
+    resize.resize(find_source(source), out, plan.Options(jobs=1, max_rejects=0.0))
     stats.write(stats.measure(out / "train", jobs=1), out / "train")
     return out
 

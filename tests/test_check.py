@@ -14,8 +14,9 @@ from prep import check
 from prep.check import OddityFound, contradictions, look_inside
 from prep.images import Settings
 from prep.manifest import Archive, KnownClass, Manifest, Oddity, Split
+from prep.plan import Options
 from prep.program import UserError
-from prep.resize import Options, resize
+from prep.resize import resize
 from prep.sources import find_source
 from prep.sources.listing import SPLITS, Source
 

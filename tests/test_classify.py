@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from prep import resize, stats, write
+from prep import plan, resize, stats, write
+from prep.images import Settings
 from prep.program import UserError
 from prep.sources import find_source
 from train import checkpoint as checkpoints
@@ -83,9 +84,9 @@ def test_a_file_is_seen_as_the_prepared_set_was_made(
     tag[0x0112] = 6
     with Image.open(originals[0]) as image:
         image.save(originals[0], exif=tag)
-    settings = resize.Settings(backend=backend, fit=fit, exif=exif)
+    settings = Settings(backend=backend, fit=fit, exif=exif)
     out = tmp_path / "out"
-    resize.resize(find_source(copy), out, resize.Options(settings, jobs=1, max_rejects=0.0))
+    resize.resize(find_source(copy), out, plan.Options(settings, jobs=1, max_rejects=0.0))
     stats.write(stats.measure(out / "train", jobs=1), out / "train")
     write.write_beton(out / "train", tmp_path / "train.beton", "jpg", jobs=1)
 

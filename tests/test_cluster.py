@@ -17,8 +17,9 @@ from test_resize import contents, tiny_source
 
 from prep.cluster import run_on_dask
 from prep.images import Settings
+from prep.plan import Options
 from prep.program import UserError
-from prep.resize import Options, resize
+from prep.resize import resize
 from prep.sources import find_source, listing
 from prep.units import run_units
 

@@ -26,8 +26,9 @@ from prep import handover, images, plan, resize, resize_unit
 from prep.cli import app
 from prep.finish import SplitSummary
 from prep.handover import read_card
+from prep.images import Settings
+from prep.plan import Options
 from prep.program import UserError
-from prep.resize import Settings
 from prep.sources import find_source, listing
 from prep.sources.listing import Source
 
@@ -57,12 +58,13 @@ def run(
     source: Path | Source, out: Path, settings: Settings = SMALL, jobs: int = 1, rejects: float = 1
 ) -> list[SplitSummary]:
     found = find_source(source) if isinstance(source, Path) else source
-    options = resize.Options(settings=settings, jobs=jobs, max_rejects=rejects)
+    options = Options(settings=settings, jobs=jobs, max_rejects=rejects)
     return resize.resize(found, out, options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
+    """Every file but the name of the run that may write."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "workers")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -308,12 +310,14 @@ def test_finished_units_are_not_done_again(
         assert (after.st_ino, after.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
 
 
-def test_a_real_kill_is_carried_on_from(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_real_kill_is_carried_on_from_at_once(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
     program = (
         "import pathlib, sys\n"
         "from prep import resize\n"
+        "from prep.plan import Options\n"
         "from prep.sources import find_source, listing\n"
         "listing.UNIT_SIZE = 2\n"
         "real = resize.run_units\n"
@@ -323,10 +327,10 @@ def test_a_real_kill_is_carried_on_from(
         "        yield result\n"
         "resize.run_units = slowly\n"
         "found = find_source(pathlib.Path(sys.argv[1]))\n"
-        "resize.resize(found, pathlib.Path(sys.argv[2]), resize.Options(jobs=1, max_rejects=0.0))\n"
+        "resize.resize(found, pathlib.Path(sys.argv[2]), Options(jobs=int(sys.argv[3])))\n"
     )
     out = tmp_path / "out"
-    command = [sys.executable, "-c", program, str(source), str(out)]
+    command = [sys.executable, "-c", program, str(source), str(out), str(jobs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         for _ in range(3):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import joblib
 import pytest
@@ -72,3 +76,22 @@ def test_no_units_are_no_results(jobs: int) -> None:
 def test_no_number_of_jobs_means_every_core() -> None:
     assert worker_count(None) == joblib.cpu_count()
     assert worker_count(3) == 3
+
+
+def test_workers_end_when_their_parent_is_killed() -> None:
+    program = (
+        "import os, signal, time\n"
+        "from prep.units import run_units\n"
+        "def slow(number):\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(60)\n"
+        "list(run_units(slow, range(2), 2))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        workers = [int(process.stdout.readline()) for _ in range(2)]
+        process.kill()
+    ended = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}/stat").exists() for worker in workers):
+        assert time.monotonic() < ended, "a worker goes on"
+        time.sleep(0.1)

@@ -13,8 +13,9 @@ from prep import verify, write
 from prep.beton import open_beton
 from prep.handover import UNLABELLED, read_card
 from prep.images import Settings
+from prep.plan import Options
 from prep.program import UserError
-from prep.resize import Options, resize
+from prep.resize import resize
 from prep.sheet import beton_sheet
 from prep.sources import find_source
 from train.dataset import open_dataset

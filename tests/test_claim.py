@@ -1,0 +1,75 @@
+"""One run writes a prepared set, and no worker of an earlier one beside it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from prep import claim
+from prep.claim import Claim, claimed
+from prep.program import UserError
+
+
+def hold(mine: Claim, begun: Event, end: Event) -> None:
+    with mine.held():
+        begun.set()
+        end.wait(30)
+
+
+def test_a_new_run_waits_for_a_worker_of_the_last_one(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    begun, end = context.Event(), context.Event()
+    with claimed(tmp_path, tmp_path) as first:
+        worker = context.Process(target=hold, args=(first, begun, end))
+        worker.start()
+        assert begun.wait(30)
+    threading.Timer(0.5, end.set).start()
+    started = time.monotonic()
+    with claimed(tmp_path, tmp_path):
+        assert time.monotonic() - started > 0.4
+    worker.join(30)
+    assert worker.exitcode == 0
+
+
+def test_a_new_run_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "PATIENCE", 0.1)
+    with claimed(tmp_path, tmp_path) as first, first.held():
+        (tmp_path / "lock").rename(tmp_path / "another")  # as if its run had died
+        with (
+            pytest.raises(UserError, match="workers of an earlier run are still writing OUT;"),
+            claimed(tmp_path, Path("OUT")),
+        ):
+            pytest.fail("it wrote")
+
+
+def test_workers_hold_it_side_by_side(tmp_path: Path) -> None:
+    with claimed(tmp_path, tmp_path) as mine, mine.held(), mine.held():
+        pass
+
+
+def test_a_worker_that_comes_too_late_writes_nothing(tmp_path: Path) -> None:
+    with claimed(tmp_path, tmp_path) as first:
+        pass
+    with (
+        claimed(tmp_path, tmp_path),
+        pytest.raises(UserError, match="the run that this worker belongs to is over"),
+        first.held(),
+    ):
+        pytest.fail("it wrote")
+    (tmp_path / "workers").unlink()  # the second run has ended well
+    with pytest.raises(UserError, match="is over"), first.held():
+        pytest.fail("it wrote")
+
+
+def test_what_fails_in_the_block_is_not_hidden(tmp_path: Path) -> None:
+    with (
+        claimed(tmp_path, tmp_path) as mine,
+        pytest.raises(FileNotFoundError, match="nothing"),
+        mine.held(),
+    ):
+        (tmp_path / "nothing").read_bytes()
