@@ -11,6 +11,7 @@ WordNet and Tiny ImageNet have it, gives the names for people.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -36,6 +37,9 @@ EXTENSIONS = frozenset(
 
 # The label of a picture, from its file's name.
 LabelOf = Callable[[str], int]
+
+MAX_DEPTH = 64  # folders within a class's folder
+_Identity = tuple[int, int]  # of a folder, whatever the path to it: device and inode
 
 
 def class_folders(
@@ -139,32 +143,72 @@ class Lister:
         """Add every picture below `folder`, a path within the source."""
         found: list[tuple[str, int]] = []
         for relative, entry in _walk(self._root / folder, folder):
-            hidden = entry.name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
-            ending = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a million times)
-            if hidden or ending not in EXTENSIONS:
+            if not _is_picture(entry.name):
                 self.skipped += 1
-            elif entry.is_file():
-                found.append((relative, entry.stat().st_size))
-            elif entry.is_symlink() and not Path(entry.path).exists():  # rejected when it is read
+                continue
+            try:
+                status = entry.stat()
+            except OSError:  # a link to nothing or to itself: rejected when it is read
                 found.append((relative, 0))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.append((relative, status.st_size))
             else:
                 self.skipped += 1
         for name, size in sorted(found):
             builder.add(name, label_of(name.rpartition("/")[2]), size)
 
 
-def _walk(folder: Path | str, relative: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every file below `folder`, with its path within the source."""
+def holds_pictures(folder: Path) -> bool:
+    """Whether a file below `folder` is a picture by its name."""
+    return any(_is_picture(entry.name) for _, entry in _walk(folder, folder.name))
+
+
+def _is_picture(name: str) -> bool:
+    hidden = name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
+    return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 (often)
+
+
+def _walk(folder: Path, relative: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below `folder`, with its path within the source.
+
+    Links to folders are followed, but not back into a folder that they lie in.
+    """
     try:
-        entries = list(os.scandir(folder))  # closed before the folders in it are walked
+        above = [_identity(place.stat()) for place in (folder, *folder.absolute().parents)]
     except FileNotFoundError:
         return  # a class that this split does not have
+    if above[0] not in above[1:]:
+        yield from _walk_below(str(folder), relative, above, MAX_DEPTH)
+
+
+def _walk_below(
+    folder: str, relative: str, above: list[_Identity], levels: int
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """`above`: the folders that lead here, this one too; `levels`: how many may follow."""
+    entries = list(os.scandir(folder))  # closed before the folders in it are walked
     for entry in entries:
         path = f"{relative}/{entry.name}"
-        if entry.is_dir():
-            yield from _walk(entry.path, path)
-        else:
+        if not _is_folder(entry):
             yield path, entry
+        elif (identity := _identity(entry.stat())) not in above:
+            if not levels:
+                raise UserError(
+                    f"{entry.path} lies more than {MAX_DEPTH} folders deep in a class; move its "
+                    "pictures up, or take it away"
+                )
+            yield from _walk_below(entry.path, path, [*above, identity], levels - 1)
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -172,7 +216,7 @@ def subfolders(folder: Path) -> list[str]:
         return [
             entry.name
             for entry in os.scandir(folder)
-            if entry.is_dir() and not entry.name.startswith(".")
+            if _is_folder(entry) and not entry.name.startswith(".")
         ]
     except (FileNotFoundError, NotADirectoryError):
         return []
