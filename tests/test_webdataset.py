@@ -103,3 +103,27 @@ def test_a_tar_beside_class_folders_is_not_a_source(tmp_path: Path) -> None:
     (tmp_path / "train" / "a" / "1.jpg").write_bytes(b"x")
     write_tar(tmp_path / "train.tar", {"backup.jpg": b"x"})
     assert find_source(tmp_path).kind == "class folders"
+
+
+@pytest.mark.parametrize("tar", ["notes.tar", "train-0.tar", "n1/more.tar", "train/0.tar"])
+def test_a_stray_tar_does_not_hide_the_pictures_in_folders(tmp_path: Path, tar: str) -> None:
+    (tmp_path / "n1" / "deep").mkdir(parents=True)
+    (tmp_path / "n1" / "deep" / "1.JPEG").write_bytes(b"x")
+    (tmp_path / "words.txt").write_text("n1\ttench\n")
+    write_tar(tmp_path / tar, {"a.jpg": b"A", "a.cls": b"0"})
+    if tar == "train/0.tar":
+        (tmp_path / "n1").rename(tmp_path / "train" / "n1")
+    assert find_source(tmp_path).classes == ("n1",)
+
+
+def test_a_class_folder_called_like_a_tar_is_a_class_folder(tmp_path: Path) -> None:
+    for name in ("x.tar", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"x")
+    assert find_source(tmp_path).classes == ("x.tar", "y")
+
+
+def test_an_empty_folder_called_like_a_tar_is_not_read(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.jpg": b"A", "a.cls": b"0"})
+    (tmp_path / "1.tar").mkdir()
+    assert find_source(tmp_path).splits["train"].listing.containers == ("0.tar",)

@@ -13,11 +13,11 @@ from prep.handover import UNLABELLED
 from prep.manifest import Manifest, load, names
 from prep.program import UserError
 from prep.sources.cifar import find_cifar
-from prep.sources.folders import subfolders
 from prep.sources.ilsvrc import find_archives, find_folders
 from prep.sources.listing import SPLITS, Source
 from prep.sources.parquet import find_parquet
 from prep.sources.trees import find_caltech, find_kaggle, find_tiny_imagenet
+from prep.sources.walk import subfolders
 from prep.sources.webdataset import find_webdataset
 
 # Data sets that are unpacked first, by the archive's name and the way to do it.

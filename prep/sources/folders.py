@@ -10,7 +10,6 @@ WordNet and Tiny ImageNet have it, gives the names for people.
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,17 +28,10 @@ from prep.sources.listing import (
     Split,
     is_utf8,
 )
-
-# Formats that Pillow reads with its default build; other files in a class folder are not pictures.
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()  # noqa: SIM905
-)
+from prep.sources.walk import EXTENSIONS, is_picture, subfolders, walk
 
 # The label of a picture, from its file's name.
 LabelOf = Callable[[str], int]
-
-MAX_DEPTH = 64  # folders within a class's folder
-_Identity = tuple[int, int]  # of a folder, whatever the path to it: device and inode
 
 
 def class_folders(
@@ -142,8 +134,8 @@ class Lister:
     def add(self, builder: ListingBuilder, folder: str, label_of: LabelOf) -> None:
         """Add every picture below `folder`, a path within the source."""
         found: list[tuple[str, int]] = []
-        for relative, entry in _walk(self._root / folder, folder):
-            if not _is_picture(entry.name):
+        for relative, entry in walk(self._root / folder, folder):
+            if not is_picture(entry.name):
                 self.skipped += 1
                 continue
             try:
@@ -157,69 +149,6 @@ class Lister:
                 self.skipped += 1
         for name, size in sorted(found):
             builder.add(name, label_of(name.rpartition("/")[2]), size)
-
-
-def holds_pictures(folder: Path) -> bool:
-    """Whether a file below `folder` is a picture by its name."""
-    return any(_is_picture(entry.name) for _, entry in _walk(folder, folder.name))
-
-
-def _is_picture(name: str) -> bool:
-    hidden = name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
-    return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 (often)
-
-
-def _walk(folder: Path, relative: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every file below `folder`, with its path within the source.
-
-    Links to folders are followed, but not back into a folder that they lie in.
-    """
-    try:
-        above = [_identity(place.stat()) for place in (folder, *folder.absolute().parents)]
-    except FileNotFoundError:
-        return  # a class that this split does not have
-    if above[0] not in above[1:]:
-        yield from _walk_below(str(folder), relative, above, MAX_DEPTH)
-
-
-def _walk_below(
-    folder: str, relative: str, above: list[_Identity], levels: int
-) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """`above`: the folders that lead here, this one too; `levels`: how many may follow."""
-    entries = list(os.scandir(folder))  # closed before the folders in it are walked
-    for entry in entries:
-        path = f"{relative}/{entry.name}"
-        if not _is_folder(entry):
-            yield path, entry
-        elif (identity := _identity(entry.stat())) not in above:
-            if not levels:
-                raise UserError(
-                    f"{entry.path} lies more than {MAX_DEPTH} folders deep in a class; move its "
-                    "pictures up, or take it away"
-                )
-            yield from _walk_below(entry.path, path, [*above, identity], levels - 1)
-
-
-def _identity(status: os.stat_result) -> _Identity:
-    return status.st_dev, status.st_ino
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def subfolders(folder: Path) -> list[str]:
-    try:
-        return [
-            entry.name
-            for entry in os.scandir(folder)
-            if _is_folder(entry) and not entry.name.startswith(".")
-        ]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def read_files(root: Path, listing: Listing) -> Iterator[Picture]:

@@ -23,9 +23,9 @@ from prep.sources.folders import (
     class_folders,
     constant,
     read_files,
-    subfolders,
 )
 from prep.sources.listing import SPLITS, ListingBuilder, Source, Split
+from prep.sources.walk import subfolders
 
 CALTECH_FOLDER = "256_ObjectCategories"
 CLUTTER = "257.clutter"

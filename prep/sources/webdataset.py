@@ -20,7 +20,6 @@ import numpy.typing as npt
 from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.progress import progress
-from prep.sources.folders import EXTENSIONS
 from prep.sources.listing import SPLITS, Listing, ListingBuilder, Source, Split
 from prep.sources.tars import (
     READ_AHEAD,
@@ -30,6 +29,7 @@ from prep.sources.tars import (
     read_members,
     size_of,
 )
+from prep.sources.walk import EXTENSIONS, holds_pictures, subfolders
 from prep.units import run_units
 
 LABEL_BYTES = 1 << 16  # a .cls or .json of more is none
@@ -38,13 +38,13 @@ _SPLIT = re.compile(r"(?:^|[^a-z])(train|val|validation|test)(?:[^a-z]|$)")
 
 
 def find_webdataset(root: Path, jobs: int | None) -> Source | None:
-    """The tars in `root` and its folders; None when there are none.
+    """The tars in `root` and its folders; None when there are none, or folders of pictures too.
 
     Reads every header, shards side by side. Raises UserError when a tar is damaged, or a sample
     of train or val has no label.
     """
     files = _files(root)
-    if not files:
+    if not files or any(holds_pictures(root / name) for name in subfolders(root)):
         return None
     splits = {split: _split(root, split, files[split], jobs) for split in SPLITS if split in files}
     if not any(len(split.listing) for split in splits.values()):
@@ -58,6 +58,8 @@ def _files(root: Path) -> dict[str, tuple[str, ...]]:
     """The tars of each split."""
     files: dict[str, tuple[str, ...]] = {}
     for path in sorted([*root.glob("*.tar"), *root.glob("*/*.tar")]):
+        if not path.is_file():
+            continue
         relative = path.relative_to(root).as_posix()
         found = _SPLIT.search(relative.lower())
         split = {"validation": "val"}.get(found[1], found[1]) if found else "train"
