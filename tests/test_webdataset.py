@@ -127,3 +127,38 @@ def test_an_empty_folder_called_like_a_tar_is_not_read(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", {"a.jpg": b"A", "a.cls": b"0"})
     (tmp_path / "1.tar").mkdir()
     assert find_source(tmp_path).splits["train"].listing.containers == ("0.tar",)
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        *((f"x-{name}-0.tar", "val") for name in ("val", "valid", "validation", "dev", "Dev")),
+        *((f"x-{name}-0.tar", "train") for name in ("train", "training", "invalid", "device")),
+        *((f"{name}_0.tar", "test") for name in ("test", "testing", "TEST")),
+        ("dev-set/train-0.tar", "train"),
+        ("valid/0.tar", "val"),
+    ],
+)
+def test_the_split_is_the_one_that_the_name_says(tmp_path: Path, path: str, split: str) -> None:
+    write_tar(tmp_path / path, {"a.jpg": b"A", "a.cls": b"0"})
+    assert list(find_source(tmp_path).splits) == [split]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"s/a.png": b"B"}, r"0\.tar: key s/a has two pictures; make the shard again"),
+        ({"s/a.json": b'{"label": 2}'}, r"0\.tar: key s/a has labels 1 and 2; make the shard"),
+    ],
+)
+def test_two_of_a_kind_under_one_key_are_refused(
+    tmp_path: Path, more: dict[str, bytes], message: str
+) -> None:
+    write_tar(tmp_path / "0.tar", {"s/a.jpg": b"A", "s/a.cls": b"1"} | more)
+    with pytest.raises(UserError, match=message):
+        find_source(tmp_path)
+
+
+def test_the_same_label_in_both_forms_is_one(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.cls": b"1", "a.json": b'{"cls": 1}', "a.jpg": b"A"})
+    assert find_source(tmp_path).splits["train"].listing.labels.tolist() == [1]
