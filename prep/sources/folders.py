@@ -35,20 +35,24 @@ LabelOf = Callable[[str], int]
 
 
 def class_folders(
-    root: Path, wanted: Sequence[str], val_labels: Callable[[tuple[str, ...]], LabelOf] | None
+    root: Path,
+    wanted: Sequence[str],
+    val_labels: Callable[[tuple[str, ...]], LabelOf] | None,
+    known: Sequence[str] = (),
 ) -> Source:
     """A tree of class folders; the entries of each split are in label, then name order.
 
     wanted: the splits to list. val_labels: from the classes, the labels of a validation folder
-    that has no class folders.
-    Raises UserError when there are no class folders, or pictures are missing from a split.
+    that has no class folders. known: the classes, where there is no train/ to tell them.
+    Raises UserError when there are no class folders, when one is of no known class, or when
+    pictures are missing from a split.
     """
     folders = {name: name for name in SPLITS if (root / name).is_dir()}
     may_be_flat = {"test"} if val_labels is None else {"val", "test"}
     labelled = {
         name: folder
         for name, folder in folders.items()
-        if subfolders(root / folder) and not (name in may_be_flat and _is_flat(root, name))
+        if subfolders(root / folder) and not (name in may_be_flat and _is_flat(root, name, known))
     }
     flat = set(folders) - set(labelled)
     for name in flat.intersection(wanted) - {"test"}:
@@ -59,9 +63,13 @@ def class_folders(
                 f"(ILSVRC2012_devkit_t12.tar.gz) into {root}, or take the folder away"
             )
     labelled = labelled or ({} if folders else {"train": "."})
-    classes = checked_classes(
-        root, {name for folder in labelled.values() for name in subfolders(root / folder)}
-    )
+    found = {name for folder in labelled.values() for name in subfolders(root / folder)}
+    classes = checked_classes(root, {*known} or found)
+    if unknown := sorted(found - {*classes}):
+        raise UserError(
+            f"{root} has a folder {unknown[0]}, which is none of its {len(classes)} training "
+            "classes; add that class to train, or take the folder away"
+        )
     lister = Lister(root)
     splits = {}
     for name in [name for name in (folders or labelled) if name in wanted]:
@@ -81,10 +89,10 @@ def class_folders(
     return Source(root, "class folders", classes, names, splits, lister.skipped)
 
 
-def _is_flat(root: Path, split: str) -> bool:
-    """Whether a split's folder is no tree of classes: none of its folders is one of train's."""
-    known = subfolders(root / "train")
-    return bool(known) and not set(known) & set(subfolders(root / split))
+def _is_flat(root: Path, split: str, known: Sequence[str]) -> bool:
+    """Whether a split's folder is no tree of classes: none of its folders is a known class."""
+    classes = set(known or subfolders(root / "train"))
+    return bool(classes) and classes.isdisjoint(subfolders(root / split))
 
 
 def checked_classes(root: Path, found: set[str]) -> tuple[str, ...]:
