@@ -175,8 +175,17 @@ def test_a_val_picture_of_a_class_without_training_folder_is_refused(archives: P
         path.unlink()
     with pytest.raises(UserError, match=f"no picture in train of .*: {WNIDS[1]}"):
         find_source(archives)
+    assert find_source(archives, ("val",)).classes == WNIDS
     (archives / "train" / WNIDS[1]).rmdir()
     with pytest.raises(UserError, match=f"is of class {WNIDS[1]}, which has no training folder"):
+        find_source(archives)
+
+
+def test_an_empty_train_folder_beside_val_s_archive_counts_for_nothing(archives: Path) -> None:
+    (archives / "ILSVRC2012_img_train.tar").unlink()
+    (archives / "train").mkdir()
+    assert find_source(archives, ("val",)).classes == WNIDS
+    with pytest.raises(UserError, match="train holds no class folders"):
         find_source(archives)
 
 

@@ -283,7 +283,7 @@ def test_a_class_without_training_pictures_is_refused_by_name(tmp_path: Path) ->
 
 
 def test_a_class_folder_of_other_bytes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"class folder .* is not UTF-8"):
+    with pytest.raises(UserError, match=r"has a class 'caf.*', a name that is not UTF-8"):
         find_source(fill(tmp_path, os.fsdecode(b"caf\xe9/1.jpg")))
 
 

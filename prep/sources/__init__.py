@@ -14,7 +14,7 @@ from prep.manifest import Manifest, load, names
 from prep.program import UserError
 from prep.sources.cifar import find_cifar
 from prep.sources.ilsvrc import find_archives, find_folders
-from prep.sources.listing import SPLITS, Source
+from prep.sources.listing import SPLITS, Source, is_utf8
 from prep.sources.parquet import find_parquet
 from prep.sources.trees import find_caltech, find_kaggle, find_tiny_imagenet
 from prep.sources.walk import subfolders
@@ -55,6 +55,11 @@ def find_source(
         or _find_numbered(root, manifest, jobs)
         or find_folders(root, wanted)
     )
+    for name in (*source.classes, *source.names):
+        if not is_utf8(name):
+            raise UserError(
+                f"{root} ({source.kind}) has a class {name!r}, a name that is not UTF-8; rename it"
+            )
     splits = {split: source.splits[split] for split in SPLITS if split in source.splits}
     kept = {name: split for name, split in splits.items() if name in wanted}
     if not kept:

@@ -26,7 +26,6 @@ from prep.sources.listing import (
     Picture,
     Source,
     Split,
-    is_utf8,
 )
 from prep.sources.walk import EXTENSIONS, is_picture, subfolders, walk
 
@@ -96,15 +95,12 @@ def _is_flat(root: Path, split: str, known: Sequence[str]) -> bool:
 
 
 def checked_classes(root: Path, found: set[str]) -> tuple[str, ...]:
-    """Class folders in label order. Raises UserError when there are none or one is not UTF-8."""
+    """Class folders in label order. Raises UserError when there are none."""
     if not found:
         raise UserError(
             f"{root} has no class folders; expected {root}/train/<class>/<picture>, "
             f"{root}/<class>/<picture>, or a data set that prep knows (`prep resize --help`)"
         )
-    for name in found:
-        if not is_utf8(name):
-            raise UserError(f"the name of class folder {name!r} is not UTF-8; rename the folder")
     return tuple(sorted(found))
 
 

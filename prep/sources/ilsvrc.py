@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from prep.devkit import Devkit, read_devkit
 from prep.handover import UNLABELLED
 from prep.program import UserError
-from prep.sources.folders import LabelOf, check_classes, checked_classes, class_folders, constant
+from prep.sources.folders import LabelOf, check_classes, class_folders, constant
 from prep.sources.listing import SPLITS, Listing, ListingBuilder, Picture, Source, Split
 from prep.sources.tars import (
     NOT_REGULAR,
@@ -58,10 +58,8 @@ def find_archives(root: Path, wanted: Sequence[str]) -> Source | None:
     kit = _find_devkit(root)
     by_class = _class_tars(archives["train"]) if archives["train"] else {}
     unpacked = [split for split in SPLITS if not archives[split] and (root / split).is_dir()]
-    if "train" in unpacked:
-        classes = checked_classes(root, set(subfolders(root / "train")))
-    else:
-        classes = tuple(sorted(by_class or (set(kit.labels.values()) if kit else ())))
+    told = by_class or subfolders(root / "train") or (set(kit.labels.values()) if kit else ())
+    classes = tuple(sorted(told))
     names = tuple(kit.names.get(wnid, wnid) if kit else wnid for wnid in classes)
     splits, skipped = {}, 0
     if folders := [split for split in unpacked if split in wanted]:
