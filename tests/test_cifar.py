@@ -88,6 +88,16 @@ def test_a_part_is_read_alone(tmp_path: Path) -> None:
     assert [(p.name, p.label, p.data) for p in some] == read_all(source, "train")[3:6]
 
 
+def test_the_fingerprint_changes_with_a_pixel(tmp_path: Path) -> None:
+    source = find_source(write_cifar(tmp_path))
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_2"
+    data, pixel = path.read_bytes(), pixels(4, 1)[2].tobytes()
+    path.write_bytes(data.replace(pixel, bytes(3072)))
+    changed = find_source(tmp_path)
+    assert changed.fingerprint("train") != source.fingerprint("train")
+    assert changed.fingerprint("test") == source.fingerprint("test")
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch evil",)

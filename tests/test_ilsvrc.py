@@ -89,6 +89,14 @@ def test_validation_labels_go_by_the_number_in_the_name_and_the_wnid(archives: P
         assert found[f"ILSVRC2012_val_{number:08d}.JPEG"] == (label, small_jpeg(100 + number))
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_fingerprint_changes_with_an_archive_s_size(archives: Path, split: str) -> None:
+    before = find_source(archives).fingerprint(split)
+    with (archives / f"ILSVRC2012_img_{split}.tar").open("ab") as file:
+        file.write(bytes(512))
+    assert find_source(archives).fingerprint(split) != before
+
+
 def test_test_pictures_have_no_label(archives: Path) -> None:
     data = tar_bytes({f"test/ILSVRC2012_test_{n:08d}.JPEG": small_jpeg(n) for n in (1, 2)})
     (archives / "ILSVRC2012_img_test_v10102019.tar").write_bytes(data)

@@ -57,6 +57,14 @@ def test_samples_labels_and_splits(tmp_path: Path, jobs: int) -> None:
     assert read_all(source, "test") == [("test/0.tar/t.webp", UNLABELLED, b"T")]
 
 
+def test_the_fingerprint_changes_with_a_shard_s_size(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.jpg": b"A", "a.cls": b"1"})
+    before = find_source(tmp_path).fingerprint("train")
+    with (tmp_path / "0.tar").open("ab") as file:
+        file.write(bytes(512))
+    assert find_source(tmp_path).fingerprint("train") != before
+
+
 def test_classes_without_names_are_numbers(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", {"a.jpg": b"A", "a.cls": b"11"})
     assert find_source(tmp_path).classes[11] == "0011"

@@ -7,6 +7,7 @@ code, so these are read by an unpickler that knows numpy arrays and nothing else
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 from collections.abc import Iterator
@@ -45,11 +46,17 @@ def find_cifar(root: Path) -> Source | None:
             batch = _Batch(root / file, len(names))
             for row, (name, label) in enumerate(zip(batch.names, batch.labels, strict=True)):
                 builder.add(f"{file}/{name}", label, 3 * SIDE**2, container, row)
-        splits[split] = Split(builder.build(), read_rows)
+        contents = tuple(_sha256(root / file) for file in files)
+        splits[split] = Split(builder.build(), read_rows, contents=contents)
     if not splits:
         raise UserError(f"{folder} holds {META} but no batches; unpack the archive again")
     classes = tuple(_text(name) for name in names)
     return Source(root, "CIFAR-10, Python pickles", classes, classes, splits, data_set="cifar-10")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_rows(root: Path, listing: Listing) -> Iterator[Picture]:

@@ -86,7 +86,8 @@ def _archived(
         for label, wnid in enumerate(classes):
             member = by_class[wnid]
             builder.add(f"{path.name}/{member.name}", label, member.size, 0, member.offset)
-        return Split(builder.build(), read_class_tars, of_archives=True)
+        size = str(path.stat().st_size)
+        return Split(builder.build(), read_class_tars, of_archives=True, contents=(size,))
     if split == "test":
         return _flat(path, constant(UNLABELLED))
     if kit is None:
@@ -149,7 +150,7 @@ def _flat(path: Path, label_of: LabelOf) -> Split:
             label = label_of(PurePosixPath(member.name).name)
             size = member.size if member.regular else NOT_REGULAR
             builder.add(f"{path.name}/{member.name}", label, size, 0, member.offset)
-    return Split(builder.build(), read_members)
+    return Split(builder.build(), read_members, contents=(str(path.stat().st_size),))
 
 
 def _members(path: Path) -> Iterator[Member]:

@@ -91,6 +91,7 @@ class Split:
     read: Read
     of_archives: bool = False  # an entry is a tar of one class; its pictures show when it is read
     bounds: npt.NDArray[np.int64] | None = None  # [U+1] of units, where the source has its own
+    contents: tuple[str, ...] = ()  # a word on each container that changes with what is in it
 
     def unit_bounds(self) -> npt.NDArray[np.int64]:
         """Unit i holds the entries from bounds[i] up to bounds[i+1]."""
@@ -121,10 +122,13 @@ class Source:
     data_set: str = ""  # the name of its manifest, where its structure tells
 
     def fingerprint(self, split: str) -> str:
-        """sha256 over the classes and over name, size, label and place of every entry."""
+        """sha256 over the classes, what the containers hold, and the entries.
+
+        Of an entry its name, size, label and place; of no file the time.
+        """
         digest = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
-        listing = self.splits[split].listing
-        for name in (*listing.containers, *listing.names):
+        listing, contents = self.splits[split].listing, self.splits[split].contents
+        for name in (*listing.containers, *contents, *listing.names):
             digest.update(b"\n" + name.encode("utf-8", "surrogateescape"))
         digest.update(listing.places.tobytes())
         return digest.hexdigest()

@@ -97,7 +97,8 @@ def _split(root: Path, split: str, files: tuple[str, ...], jobs: int | None) -> 
             f"{root / listing.names[missing[0]]} has no label: it needs a .cls, or a .json with a "
             "label, of its key"
         )
-    return Split(listing, read_members)
+    sizes = tuple(str((root / file).stat().st_size) for file in files)
+    return Split(listing, read_members, contents=sizes)
 
 
 def list_shard(shard: tuple[int, Path]) -> tuple[int, list[str], npt.NDArray[np.void]]:
