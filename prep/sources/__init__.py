@@ -60,19 +60,14 @@ def find_source(
             raise UserError(
                 f"{root} ({source.kind}) has a class {name!r}, a name that is not UTF-8; rename it"
             )
-    splits = {split: source.splits[split] for split in SPLITS if split in source.splits}
-    kept = {name: split for name, split in splits.items() if name in wanted}
-    if not kept:
-        raise UserError(
-            f"{root} ({source.kind}) has no split {' or '.join(wanted)}; give another --split"
-        )
-    for name, split in kept.items():
+    source = source.keep(wanted)
+    for name, split in source.splits.items():
         if not len(split.listing):
             raise UserError(f"{root} ({source.kind}) holds no pictures for {name}; get it again")
         if name != "test" and (split.listing.labels == UNLABELLED).any():
             first = split.listing.names[int((split.listing.labels == UNLABELLED).argmax())]
             raise UserError(f"{root / first} has no label; only a test split may be without")
-    return dataclasses.replace(source, splits=kept)
+    return source
 
 
 def _find_numbered(root: Path, manifest: Manifest | None, jobs: int | None) -> Source | None:

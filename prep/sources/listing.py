@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from prep.handover import UNLABELLED
+from prep.program import UserError
 
 SPLITS = ("train", "val", "test")
 UNLABELLED_CLASS = "unlabelled"  # the folder of such pictures
@@ -120,6 +121,18 @@ class Source:
     skipped: int = 0  # files that are not pictures by their name
     division: str = ""  # how a split without validation pictures was divided
     data_set: str = ""  # the name of its manifest, where its structure tells
+
+    def keep(self, wanted: Sequence[str]) -> Source:
+        """The same with the splits `wanted` alone. Raises UserError when it has none of them."""
+        splits = {
+            name: self.splits[name] for name in SPLITS if name in wanted and name in self.splits
+        }
+        if not splits:
+            raise UserError(
+                f"{self.root} ({self.kind}) has no split {' or '.join(wanted)}; give another "
+                "--split"
+            )
+        return dataclasses.replace(self, splits=splits)
 
     def fingerprint(self, split: str) -> str:
         """sha256 over the classes, what the containers hold, and the entries.
