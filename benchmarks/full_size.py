@@ -33,7 +33,7 @@ import scipy.io
 from benchmarks.machine import machine
 from prep.handover import read_card
 from prep.manifest import Manifest, load
-from prep.sources.folders import EXTENSIONS
+from prep.sources.walk import EXTENSIONS
 
 VAL = 50_000
 POLL = 1.0  # seconds

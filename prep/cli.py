@@ -248,14 +248,15 @@ def resize(
 
     started = time.monotonic()
     known = manifest_named(manifest)
-    found = find_source(source, split.splits, known, clutter, jobs)
+    listed = Which.all.splits if val_fraction else split.splits  # divided first, dropped then
+    found = find_source(source, listed, known, clutter, jobs)
     if found.skipped:
         typer.echo(f"{found.skipped} files passed over: no picture by their name", err=True)
     known = known or checks.manifest_of(found)
     if known is not None and not partial:
-        checks.refuse_contradictions(found, known, split.splits)
+        checks.refuse_contradictions(found, known, listed)
     if val_fraction:
-        found = with_validation(found, val_fraction, seed)
+        found = with_validation(found, val_fraction, seed, split.splits)
     options = Options(
         settings=Settings(
             side=size,

@@ -31,8 +31,9 @@ def plain_name(name: str) -> str:
 
 
 def class_folders(classes: Sequence[str]) -> tuple[str, ...]:
-    """A folder for each class, in label order."""
+    """A folder for each class, in label order; none is that of pictures without a label."""
     given = _Distinct()
+    given.add("", UNLABELLED_CLASS, "")
     return tuple(given.add("", plain_name(name), "") for name in classes)
 
 

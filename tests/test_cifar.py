@@ -88,6 +88,16 @@ def test_a_part_is_read_alone(tmp_path: Path) -> None:
     assert [(p.name, p.label, p.data) for p in some] == read_all(source, "train")[3:6]
 
 
+def test_the_fingerprint_changes_with_a_pixel(tmp_path: Path) -> None:
+    source = find_source(write_cifar(tmp_path))
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_2"
+    data, pixel = path.read_bytes(), pixels(4, 1)[2].tobytes()
+    path.write_bytes(data.replace(pixel, bytes(3072)))
+    changed = find_source(tmp_path)
+    assert changed.fingerprint("train") != source.fingerprint("train")
+    assert changed.fingerprint("test") == source.fingerprint("test")
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch evil",)
@@ -116,6 +126,8 @@ class Huge:
             {b"data": np.zeros((1, 3072), np.uint8), b"labels": [0], b"filenames": [[b"x"]]},
             "is no batch of CIFAR-10",
         ),
+        ({b"data": np.array(7, np.uint8), b"labels": [], b"filenames": []}, "is no batch of CIFAR"),
+        ({b"data": np.zeros(3072, np.uint8), b"labels": [0]}, "is no batch of CIFAR-10"),
         ([1, 2], "holds no dictionary"),
     ],
 )
@@ -129,6 +141,29 @@ def test_a_batch_of_anything_else_is_refused_and_nothing_is_run(
     with pytest.raises(UserError, match=message):
         find_source(tmp_path)
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("names", [None, [], 5, b"abc", np.arange(3), [b"a", 1], {b"a": 1}])
+def test_odd_class_names_are_refused(tmp_path: Path, names: object) -> None:
+    write_cifar(tmp_path)
+    meta = tmp_path / "cifar-10-batches-py" / "batches.meta"
+    meta.write_bytes(as_python_2_did({b"label_names": names}))
+    with pytest.raises(UserError, match=r"batches\.meta holds no label_names; unpack"):
+        find_source(tmp_path)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    write_cifar(tmp_path)
+    folder = tmp_path / "cifar-10-batches-py"
+    batch = {b"data": pixels(2, 0), b"labels": [0, 1], b"filenames": ["\ud800.png", b"\xff.png"]}
+    (folder / "test_batch").write_bytes(as_python_2_did(batch))
+    source = find_source(tmp_path)
+    names = [os.fsencode(name) for name in source.splits["test"].listing.names]
+    assert [name.rpartition(b"/")[2] for name in names] == [b"\xed\xa0\x80.png", b"\xff.png"]
+    assert len(source.fingerprint("test")) == 64
+    (folder / "batches.meta").write_bytes(as_python_2_did({b"label_names": ["a", "\ud800", "c"]}))
+    with pytest.raises(UserError, match=r"has a class '.*', a name that is not UTF-8; rename it"):
+        find_source(tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\x80\x05.", b"(" * 10_000])

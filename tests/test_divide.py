@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,30 @@ def test_the_order_of_the_source_does_not_matter(source: Source) -> None:
     assert names(with_validation(shuffled, 0.3, 4), "val") == names(
         with_validation(source, 0.3, 4), "val"
     )
+
+
+@pytest.mark.parametrize("wanted", ["train", "val"])
+def test_what_is_wanted_does_not_change_the_division(source: Source, wanted: str) -> None:
+    kept = with_validation(source, 0.2, 0, (wanted,))
+    assert list(kept.splits) == [wanted]
+    divided = with_validation(source, 0.2, 0)
+    assert kept.fingerprint(wanted) == divided.fingerprint(wanted)
+    with pytest.raises(UserError, match="has no split test; give another --split"):
+        with_validation(source, 0.2, 0, ("test",))
+
+
+def test_units_and_what_tells_the_content_are_kept(source: Source) -> None:
+    train = source.splits["train"]
+    bounds = np.array([0, 10, 12, 37])
+    train = dataclasses.replace(train, bounds=bounds, contents=("sha256",))
+    divided = with_validation(dataclasses.replace(source, splits={"train": train}), 0.2, 0)
+    for split in divided.splits.values():
+        assert split.contents == ("sha256",)
+        ends = split.unit_bounds()
+        assert (ends[0], ends[-1]) == (0, len(split.listing))
+        parts = [split.listing.part(*pair).names for pair in itertools.pairwise(ends.tolist())]
+        before = [set(train.listing.part(*pair).names) for pair in itertools.pairwise(bounds)]
+        assert all(sum(unit >= set(part) for unit in before) == 1 for part in parts)
 
 
 def test_a_test_split_stays(source: Source) -> None:

@@ -89,6 +89,14 @@ def test_validation_labels_go_by_the_number_in_the_name_and_the_wnid(archives: P
         assert found[f"ILSVRC2012_val_{number:08d}.JPEG"] == (label, small_jpeg(100 + number))
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_fingerprint_changes_with_an_archive_s_size(archives: Path, split: str) -> None:
+    before = find_source(archives).fingerprint(split)
+    with (archives / f"ILSVRC2012_img_{split}.tar").open("ab") as file:
+        file.write(bytes(512))
+    assert find_source(archives).fingerprint(split) != before
+
+
 def test_test_pictures_have_no_label(archives: Path) -> None:
     data = tar_bytes({f"test/ILSVRC2012_test_{n:08d}.JPEG": small_jpeg(n) for n in (1, 2)})
     (archives / "ILSVRC2012_img_test_v10102019.tar").write_bytes(data)
@@ -125,6 +133,68 @@ def test_a_flat_validation_folder_gets_its_labels_from_the_devkit(tmp_path: Path
         number = int(name[-13:-5])
         assert source.classes[label] == IDS[TRUTH[number - 1]]
     assert source.names[0] == "name of n00000001"
+
+
+# --------------------------------------------------------------------------- some unpacked
+
+
+def unpack(archives: Path, split: str) -> None:
+    """Put the pictures of a split's archive into class folders, as most people have train/."""
+    source = find_source(archives)
+    part = source.splits[split]
+    for picture in part.read(archives, part.listing):
+        path = archives / split / WNIDS[picture.label] / picture.name.rpartition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture.data or b"")
+    (archives / f"ILSVRC2012_img_{split}.tar").unlink()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_may_be_unpacked_into_class_folders(archives: Path, split: str) -> None:
+    packed = find_source(archives)
+    expected = {name: read_all(packed, name) for name in ("train", "val")}
+    unpack(archives, split)
+    source = find_source(archives)
+    assert source.kind == "ImageNet's archives and folders"
+    assert (source.classes, source.names) == (packed.classes, packed.names)
+    assert list(source.splits) == ["train", "val"]
+    assert {name: read_all(source, name) for name in ("train", "val")} == expected
+    assert source.splits["train"].of_archives == (split == "val")
+    assert list(find_source(archives, ("train",)).splits) == ["train"]
+
+
+def test_an_unpacked_flat_val_beside_train_s_archive_has_the_devkit_s_labels(
+    archives: Path,
+) -> None:
+    expected = read_all(find_source(archives), "val")
+    (archives / "val").mkdir()
+    with tarfile.open(archives / "ILSVRC2012_img_val.tar") as tar:
+        tar.extractall(archives / "val", filter="data")
+    (archives / "ILSVRC2012_img_val.tar").unlink()
+    assert read_all(find_source(archives), "val") == expected
+    (archives / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    with pytest.raises(UserError, match=r"val holds no class folders.*put ImageNet's devkit"):
+        find_source(archives)
+
+
+def test_a_val_picture_of_a_class_without_training_folder_is_refused(archives: Path) -> None:
+    unpack(archives, "train")
+    for path in (archives / "train" / WNIDS[1]).iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=f"no picture in train of .*: {WNIDS[1]}"):
+        find_source(archives)
+    assert find_source(archives, ("val",)).classes == WNIDS
+    (archives / "train" / WNIDS[1]).rmdir()
+    with pytest.raises(UserError, match=f"is of class {WNIDS[1]}, which has no training folder"):
+        find_source(archives)
+
+
+def test_an_empty_train_folder_beside_val_s_archive_counts_for_nothing(archives: Path) -> None:
+    (archives / "ILSVRC2012_img_train.tar").unlink()
+    (archives / "train").mkdir()
+    assert find_source(archives, ("val",)).classes == WNIDS
+    with pytest.raises(UserError, match="train holds no class folders"):
+        find_source(archives)
 
 
 # --------------------------------------------------------------------------- hostile, damaged

@@ -77,6 +77,7 @@ def test_no_two_are_alike_even_where_case_and_form_do_not_count(
 
 
 def test_class_folders_alike_are_told_apart() -> None:
+    assert class_folders(("Unlabelled", "a")) == ("Unlabelled~2", "a")
     assert class_folders(("Dog", "dog", "a/b", "..", "dog~2")) == (
         *("Dog", "dog~2", "a_b", "__", "dog~2~2"),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,51 @@ def test_units_end_where_row_groups_end(shards: Path, monkeypatch: pytest.Monkey
     assert train.unit_bounds().tolist() == [0, 6, 11, 13]  # groups 3 3 2 and 3 2
 
 
+@pytest.mark.parametrize(
+    ("rows", "bounds"),
+    [
+        (7, [0, 7]),
+        (8, [0, 4, 8]),
+        (15, [0, 5, 10, 15]),
+        (80, [0, 10, 20, 30, 40, 50, 60, 70, 80]),  # not more parts: each reads from the start
+    ],
+)
+def test_a_large_row_group_is_cut_into_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, bounds: list[int]
+) -> None:
+    monkeypatch.setattr("prep.sources.parquet.UNIT_SIZE", 4)
+    monkeypatch.setattr("prep.sources.parquet_rows.IMAGES_AT_ONCE", 3)
+    write_shard(tmp_path / "train-0.parquet", [(b"%d" % n, None, 0) for n in range(rows)], group=90)
+    source = find_source(tmp_path)
+    train = source.splits["train"]
+    assert train.unit_bounds().tolist() == bounds
+    for start, stop in itertools.pairwise(bounds):
+        part = train.read(tmp_path, train.listing.part(start, stop))
+        assert [p.data for p in part] == [b"%d" % n for n in range(start, stop)]
+
+
+def test_a_row_group_is_never_whole_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prep.sources.parquet_rows.IMAGES_AT_ONCE", 2)
+    schema = pa.schema([("image", pa.binary()), ("label", pa.int64())])
+    rows = {"image": [bytes([n]) * 300_000 for n in range(100)], "label": [0] * 100}  # 30 MB
+    pq.write_table(
+        pa.table(rows, schema),
+        tmp_path / "train-0.parquet",
+        compression="none",
+        use_dictionary=False,
+        write_batch_size=1,
+    )
+    source = find_source(tmp_path)
+    train = source.splits["train"]
+    before, most = pa.total_allocated_bytes(), 0
+    for number, picture in enumerate(train.read(tmp_path, train.listing.part(80, 95)), 80):
+        assert picture.data == bytes([number]) * 300_000
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 6_000_000
+
+
 def test_any_rows_in_rising_order_are_read(shards: Path) -> None:
     source = find_source(shards)
     train = source.splits["train"]
@@ -143,6 +190,99 @@ def test_what_is_no_image_table_is_refused(
     pq.write_table(pa.table(table), tmp_path / "train-0.parquet")
     with pytest.raises(UserError, match=message):
         find_source(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.list_(pa.uint8()), pa.int64(), pa.null()])
+def test_an_image_whose_bytes_are_none_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    image = pa.array([None], pa.struct([("bytes", kind), ("path", pa.string())]))
+    pq.write_table(pa.table({"image": image, "label": [0]}), tmp_path / "train-0.parquet")
+    with pytest.raises(UserError, match=r"has columns image, label; expected image .bytes and"):
+        find_source(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["train-00001-of-00002", "validation-00000-of-00001"])
+def test_shards_that_name_the_classes_differently_are_refused(shards: Path, other: str) -> None:
+    path = shards / "data" / f"{other}.parquet"
+    write_shard(path, some_rows(3), names=[NAMES[0], "shark", NAMES[2]])
+    first = "data/train-00000-of-00002.parquet"
+    with pytest.raises(
+        UserError, match=rf"{first} and .*{other}.* name class 1 differently .'goldfish', 'shark'"
+    ):
+        find_source(shards)
+    write_shard(path, some_rows(3), names=[*NAMES, "shark"])
+    with pytest.raises(UserError, match=r"name class 3 differently .None, 'shark'"):
+        find_source(shards)
+    write_shard(path, some_rows(3), names=None)  # says nothing, contradicts nothing
+    assert find_source(shards).classes == tuple(NAMES)
+
+
+def test_class_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.parquet", some_rows(3), names=["a", "\ud800", "c"])
+    with pytest.raises(UserError, match=r"has a class '.*ud800', a name that is not UTF-8"):
+        find_source(tmp_path)
+
+
+def test_metadata_that_cannot_be_read_names_no_classes(tmp_path: Path) -> None:
+    table = pa.table({"image": [b"x"], "label": [0]})
+    for text in ("{", "[]", "[" * 100_000, '{"info": {"features": {"label": 3}}}'):
+        marked = table.replace_schema_metadata({"huggingface": text})
+        pq.write_table(marked, tmp_path / "train-0.parquet")
+        assert find_source(tmp_path).classes == ("0000",)
+
+
+def test_a_damaged_page_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "train-0.parquet"
+    rows = [(b"%06d" % n * 20, None, 0) for n in range(30)]
+    write_shard(path, rows, group=30)
+    source = find_source(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[: data.index(b"000029")] = bytes(data.index(b"000029"))
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"train-0\.parquet cannot be read as parquet .*get it"):
+        read_all(source, "train")
+
+
+def test_a_picture_s_name_that_is_no_text_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "train-0.parquet"
+    write_shard(path, [(b"x", "nameless.jpg", 0)])
+    path.write_bytes(path.read_bytes().replace(b"nameless", b"\xff\xfe\xfd\xfcless"))
+    with pytest.raises(UserError, match=r"train-0\.parquet cannot be read as parquet .*utf-8"):
+        find_source(tmp_path)
+
+
+def test_a_file_that_became_shorter_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "train-0.parquet"
+    write_shard(path, some_rows(5))
+    source = find_source(tmp_path)
+    write_shard(path, some_rows(4))
+    with pytest.raises(UserError, match=r"train-0\.parquet has 4 rows, and had more when it was"):
+        read_all(source, "train")
+
+
+def test_a_row_group_that_is_shorter_than_it_says_gives_no_picture_another_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(tmp_path / "train-0.parquet", some_rows(4), group=2)
+    monkeypatch.setattr("prep.sources.parquet_rows.group_sizes", lambda _: [3, 1])
+    source = find_source(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be read as parquet .row group 0 ends after 2"):
+        read_all(source, "train")
+    monkeypatch.setattr("prep.sources.parquet.group_sizes", lambda _: [3, 2])
+    with pytest.raises(UserError, match=r"train-0\.parquet has 4 rows, its footer says 5; get it"):
+        find_source(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["content", "copy"])
+def test_the_fingerprint_changes_with_the_content_not_with_the_time(
+    tmp_path: Path, change: str
+) -> None:
+    """The same names, labels and number of rows."""
+    path = tmp_path / "train-0.parquet"
+    write_shard(path, [(b"one", "p.jpg", 0)])
+    before = find_source(tmp_path).fingerprint("train")
+    write_shard(path, [(b"two" if change == "content" else b"one", "p.jpg", 0)])
+    os.utime(path, (1, 1))
+    assert (find_source(tmp_path).fingerprint("train") == before) == (change == "copy")
 
 
 def test_garbage_and_a_cut_shard_are_refused(shards: Path) -> None:

@@ -424,6 +424,29 @@ def test_a_validation_split_is_drawn_and_another_fraction_refused(
         assert f"{was}, this command says {named};" in ended.err
 
 
+def test_a_drawn_validation_split_is_the_same_when_it_is_prepared_alone(
+    prep_program: Program, cifar_folders: Path, tmp_path: Path
+) -> None:
+    arguments = ("--size", "16", "--partial", "--val-fraction", "0.5", "--jobs", "1", "--split")
+    assert prep_program("resize", cifar_folders, tmp_path / "at once", *arguments, "all").code == 0
+    for split in ("val", "train"):
+        ended = prep_program("resize", cifar_folders, tmp_path / "one by one", *arguments, split)
+        assert ended.code == 0, ended.err
+        whole, alone = (tmp_path / out / f"{split}.json" for out in ("at once", "one by one"))
+        assert alone.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("split", ["train", "val", "all"])
+def test_a_source_with_a_validation_split_is_not_divided_whatever_is_wanted(
+    prep_program: Program, source: Path, tmp_path: Path, split: str
+) -> None:
+    ended = prep_program(
+        "resize", source, tmp_path / "out", "--val-fraction", "0.5", "--jobs", "1", "--split", split
+    )
+    assert ended.code == 1
+    assert "has a validation split; leave out --val-fraction" in ended.err
+
+
 def test_one_split_alone(prep_program: Program, source: Path, tmp_path: Path) -> None:
     arguments = ("resize", source, tmp_path / "out", "--size", "16", "--jobs", "1", "--split")
     assert prep_program(*arguments, "val").code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,43 @@ def test_tiny_imagenet_with_a_picture_that_no_line_names(tiny: Path) -> None:
     with pytest.raises(UserError, match=r"val_annotations\.txt says nothing of val_9\.JPEG"):
         find_source(tiny)
     assert list(find_source(tiny, ("train",)).splits) == ["train"]
+
+
+def test_tiny_imagenet_s_val_alone_has_train_s_classes(tiny: Path) -> None:
+    assert entries(find_source(tiny, ("val",)), "val") == entries(find_source(tiny), "val")
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+def test_tiny_imagenet_without_train_has_the_classes_of_wnids_txt(tiny: Path, left: str) -> None:
+    (tiny / "wnids.txt").write_text("n2\nn1\n")
+    whole = find_source(tiny)
+    shutil.rmtree(tiny / "train")
+    if left == "an empty folder":
+        (tiny / "train").mkdir()
+    source = find_source(tiny, ("val", "test"))
+    assert (source.classes, source.names) == (whole.classes, whole.names)
+    for split in ("val", "test"):
+        assert entries(source, split) == entries(whole, split)
+
+
+def test_tiny_imagenet_without_anything_that_tells_its_classes_is_refused(tiny: Path) -> None:
+    shutil.rmtree(tiny / "train")
+    with pytest.raises(UserError, match=r"neither train/<class>/ nor wnids\.txt.*put wnids\.txt"):
+        find_source(tiny, ("val",))
+
+
+def test_tiny_imagenet_s_val_sorted_into_class_folders(tiny: Path) -> None:
+    for path in [tiny / "val/images/val_0.JPEG", tiny / "val/images/val_2.JPEG"]:
+        path.rename(fill(tiny, "val/n2/images/x").joinpath("val/n2/images", path.name))
+    shutil.rmtree(tiny / "val/images")
+    assert list(entries(find_source(tiny), "val").values()) == [1, 1]
+    shutil.rmtree(tiny / "train")
+    assert find_source(tiny, ("val",)).classes == ("n2",)
+    (tiny / "wnids.txt").write_text("n1\nn2")
+    assert find_source(tiny, ("val",)).classes == ("n1", "n2")
+    fill(tiny, "val/n7/1.JPEG")
+    with pytest.raises(UserError, match="has a folder n7, which is none of its 2 training classes"):
+        find_source(tiny, ("val",))
 
 
 # --------------------------------------------------------------------------- Caltech-256
@@ -120,6 +158,9 @@ def test_kaggle_s_tree_without_the_solution_prepares_train_alone(kaggle: Path) -
     ("text", "message"),
     [
         ("a,b\n1,2\n", "has no columns ImageId and PredictionString"),
+        ("", "has no columns ImageId and PredictionString"),
+        ("ImageId,PredictionString\nx," + "n" * 200_000, r"solution\.csv cannot be read as CSV"),
+        ("ImageId," + "n" * 200_000, r"solution\.csv cannot be read as CSV .field larger"),
         ("ImageId,PredictionString\nx,n1\n", r"says nothing of ILSVRC2012_val_00000001\.JPEG"),
         (
             "ImageId,PredictionString\nILSVRC2012_val_00000001,n7 1\n",

@@ -57,6 +57,14 @@ def test_samples_labels_and_splits(tmp_path: Path, jobs: int) -> None:
     assert read_all(source, "test") == [("test/0.tar/t.webp", UNLABELLED, b"T")]
 
 
+def test_the_fingerprint_changes_with_a_shard_s_size(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.jpg": b"A", "a.cls": b"1"})
+    before = find_source(tmp_path).fingerprint("train")
+    with (tmp_path / "0.tar").open("ab") as file:
+        file.write(bytes(512))
+    assert find_source(tmp_path).fingerprint("train") != before
+
+
 def test_classes_without_names_are_numbers(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", {"a.jpg": b"A", "a.cls": b"11"})
     assert find_source(tmp_path).classes[11] == "0011"
@@ -103,3 +111,62 @@ def test_a_tar_beside_class_folders_is_not_a_source(tmp_path: Path) -> None:
     (tmp_path / "train" / "a" / "1.jpg").write_bytes(b"x")
     write_tar(tmp_path / "train.tar", {"backup.jpg": b"x"})
     assert find_source(tmp_path).kind == "class folders"
+
+
+@pytest.mark.parametrize("tar", ["notes.tar", "train-0.tar", "n1/more.tar", "train/0.tar"])
+def test_a_stray_tar_does_not_hide_the_pictures_in_folders(tmp_path: Path, tar: str) -> None:
+    (tmp_path / "n1" / "deep").mkdir(parents=True)
+    (tmp_path / "n1" / "deep" / "1.JPEG").write_bytes(b"x")
+    (tmp_path / "words.txt").write_text("n1\ttench\n")
+    write_tar(tmp_path / tar, {"a.jpg": b"A", "a.cls": b"0"})
+    if tar == "train/0.tar":
+        (tmp_path / "n1").rename(tmp_path / "train" / "n1")
+    assert find_source(tmp_path).classes == ("n1",)
+
+
+def test_a_class_folder_called_like_a_tar_is_a_class_folder(tmp_path: Path) -> None:
+    for name in ("x.tar", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"x")
+    assert find_source(tmp_path).classes == ("x.tar", "y")
+
+
+def test_an_empty_folder_called_like_a_tar_is_not_read(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.jpg": b"A", "a.cls": b"0"})
+    (tmp_path / "1.tar").mkdir()
+    assert find_source(tmp_path).splits["train"].listing.containers == ("0.tar",)
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        *((f"x-{name}-0.tar", "val") for name in ("val", "valid", "validation", "dev", "Dev")),
+        *((f"x-{name}-0.tar", "train") for name in ("train", "training", "invalid", "device")),
+        *((f"{name}_0.tar", "test") for name in ("test", "testing", "TEST")),
+        ("dev-set/train-0.tar", "train"),
+        ("valid/0.tar", "val"),
+    ],
+)
+def test_the_split_is_the_one_that_the_name_says(tmp_path: Path, path: str, split: str) -> None:
+    write_tar(tmp_path / path, {"a.jpg": b"A", "a.cls": b"0"})
+    assert list(find_source(tmp_path).splits) == [split]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"s/a.png": b"B"}, r"0\.tar: key s/a has two pictures; make the shard again"),
+        ({"s/a.json": b'{"label": 2}'}, r"0\.tar: key s/a has labels 1 and 2; make the shard"),
+    ],
+)
+def test_two_of_a_kind_under_one_key_are_refused(
+    tmp_path: Path, more: dict[str, bytes], message: str
+) -> None:
+    write_tar(tmp_path / "0.tar", {"s/a.jpg": b"A", "s/a.cls": b"1"} | more)
+    with pytest.raises(UserError, match=message):
+        find_source(tmp_path)
+
+
+def test_the_same_label_in_both_forms_is_one(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.cls": b"1", "a.json": b'{"cls": 1}', "a.jpg": b"A"})
+    assert find_source(tmp_path).splits["train"].listing.labels.tolist() == [1]

@@ -13,11 +13,11 @@ from prep.handover import UNLABELLED
 from prep.manifest import Manifest, load, names
 from prep.program import UserError
 from prep.sources.cifar import find_cifar
-from prep.sources.folders import subfolders
 from prep.sources.ilsvrc import find_archives, find_folders
-from prep.sources.listing import SPLITS, Source
+from prep.sources.listing import SPLITS, Source, is_utf8
 from prep.sources.parquet import find_parquet
 from prep.sources.trees import find_caltech, find_kaggle, find_tiny_imagenet
+from prep.sources.walk import subfolders
 from prep.sources.webdataset import find_webdataset
 
 # Data sets that are unpacked first, by the archive's name and the way to do it.
@@ -55,19 +55,19 @@ def find_source(
         or _find_numbered(root, manifest, jobs)
         or find_folders(root, wanted)
     )
-    splits = {split: source.splits[split] for split in SPLITS if split in source.splits}
-    kept = {name: split for name, split in splits.items() if name in wanted}
-    if not kept:
-        raise UserError(
-            f"{root} ({source.kind}) has no split {' or '.join(wanted)}; give another --split"
-        )
-    for name, split in kept.items():
+    for name in (*source.classes, *source.names):
+        if not is_utf8(name):
+            raise UserError(
+                f"{root} ({source.kind}) has a class {name!r}, a name that is not UTF-8; rename it"
+            )
+    source = source.keep(wanted)
+    for name, split in source.splits.items():
         if not len(split.listing):
             raise UserError(f"{root} ({source.kind}) holds no pictures for {name}; get it again")
         if name != "test" and (split.listing.labels == UNLABELLED).any():
             first = split.listing.names[int((split.listing.labels == UNLABELLED).argmax())]
             raise UserError(f"{root / first} has no label; only a test split may be without")
-    return dataclasses.replace(source, splits=kept)
+    return source
 
 
 def _find_numbered(root: Path, manifest: Manifest | None, jobs: int | None) -> Source | None:

@@ -7,6 +7,7 @@ code, so these are read by an unpickler that knows numpy arrays and nothing else
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def find_cifar(root: Path) -> Source | None:
         return None
     below = folder.relative_to(root)
     names = _load(folder / META).get(b"label_names")
-    if not names or not all(isinstance(name, (bytes, str)) for name in names):
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)):
         raise UserError(f"{folder / META} holds no label_names; unpack the archive again")
     splits = {}
     for split, batches in BATCHES.items():
@@ -45,11 +46,17 @@ def find_cifar(root: Path) -> Source | None:
             batch = _Batch(root / file, len(names))
             for row, (name, label) in enumerate(zip(batch.names, batch.labels, strict=True)):
                 builder.add(f"{file}/{name}", label, 3 * SIDE**2, container, row)
-        splits[split] = Split(builder.build(), read_rows)
+        contents = tuple(_sha256(root / file) for file in files)
+        splits[split] = Split(builder.build(), read_rows, contents=contents)
     if not splits:
         raise UserError(f"{folder} holds {META} but no batches; unpack the archive again")
     classes = tuple(_text(name) for name in names)
     return Source(root, "CIFAR-10, Python pickles", classes, classes, splits, data_set="cifar-10")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_rows(root: Path, listing: Listing) -> Iterator[Picture]:
@@ -75,12 +82,13 @@ class _Batch:
         if not (
             isinstance(pixels, np.ndarray)
             and pixels.dtype == np.uint8
-            and pixels.shape == (len(pixels), 3 * SIDE**2)
+            and pixels.ndim == 2
+            and pixels.shape[1] == 3 * SIDE**2
             and isinstance(labels, list)
             and isinstance(names, list)
             and len(labels) == len(names) == len(pixels)
             and all(isinstance(label, int) and 0 <= label < classes for label in labels)
-            and all(isinstance(name, (bytes, str)) for name in names)
+            and all(map(_is_name, names))
         ):
             raise UserError(
                 f"{path} is no batch of CIFAR-10 (data uint8 [N,{3 * SIDE**2}], labels, "
@@ -128,5 +136,11 @@ def _load(path: Path) -> dict[bytes, Any]:
     return values
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, (bytes, str))
+
+
 def _text(name: bytes | str) -> str:
-    return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
+    """A name as Python has those of files: bytes that are no UTF-8 escaped one by one."""
+    data = name.encode("utf-8", "surrogatepass") if isinstance(name, str) else name
+    return data.decode("utf-8", "surrogateescape")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from prep.program import UserError
-from prep.sources.listing import Source, Split
+from prep.sources.listing import SPLITS, Source, Split
 
 
-def with_validation(source: Source, fraction: float, seed: int) -> Source:
+def with_validation(
+    source: Source, fraction: float, seed: int, wanted: Sequence[str] = SPLITS
+) -> Source:
     """`source` with `fraction` of each training class as its split `val`, at least one picture.
 
     Which ones depends on names and labels alone, not on the order in which the source has them.
+    The splits that are not `wanted` are dropped only then: all of them have to be in `source`.
     Raises UserError when it has a validation split, or its pictures are not known before reading,
     or a class has a single picture.
     """
@@ -28,13 +32,20 @@ def with_validation(source: Source, fraction: float, seed: int) -> Source:
             f"{source.root} has no list of training pictures to divide; leave out --val-fraction"
         )
     chosen = _chosen(split, source, fraction, seed)
-    splits = {
-        "train": Split(split.listing.take(np.flatnonzero(~chosen)), split.read),
-        "val": Split(split.listing.take(np.flatnonzero(chosen)), split.read),
-    }
+    splits = {"train": _taken(split, ~chosen), "val": _taken(split, chosen)}
     others = {name: other for name, other in source.splits.items() if name != "train"}
     division = f"{fraction:g} of train with seed {seed}"
-    return dataclasses.replace(source, splits=splits | others, division=division)
+    divided = dataclasses.replace(source, splits=splits | others, division=division)
+    return divided.keep(wanted)
+
+
+def _taken(split: Split, wanted: npt.NDArray[np.bool_]) -> Split:
+    """The pictures `wanted` [N]; units end where they did, for the sake of parquet's row groups."""
+    places = np.flatnonzero(wanted)
+    bounds = split.bounds
+    if bounds is not None:
+        bounds = np.unique(np.searchsorted(places, bounds))
+    return dataclasses.replace(split, listing=split.listing.take(places), bounds=bounds)
 
 
 def _chosen(split: Split, source: Source, fraction: float, seed: int) -> npt.NDArray[np.bool_]:

@@ -10,7 +10,7 @@ WordNet and Tiny ImageNet have it, gives the names for people.
 
 from __future__ import annotations
 
-import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,33 +26,32 @@ from prep.sources.listing import (
     Picture,
     Source,
     Split,
-    is_utf8,
 )
-
-# Formats that Pillow reads with its default build; other files in a class folder are not pictures.
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()  # noqa: SIM905
-)
+from prep.sources.walk import EXTENSIONS, is_picture, subfolders, walk
 
 # The label of a picture, from its file's name.
 LabelOf = Callable[[str], int]
 
 
 def class_folders(
-    root: Path, wanted: Sequence[str], val_labels: Callable[[tuple[str, ...]], LabelOf] | None
+    root: Path,
+    wanted: Sequence[str],
+    val_labels: Callable[[tuple[str, ...]], LabelOf] | None,
+    known: Sequence[str] = (),
 ) -> Source:
     """A tree of class folders; the entries of each split are in label, then name order.
 
     wanted: the splits to list. val_labels: from the classes, the labels of a validation folder
-    that has no class folders.
-    Raises UserError when there are no class folders, or pictures are missing from a split.
+    that has no class folders. known: the classes, where there is no train/ to tell them.
+    Raises UserError when there are no class folders, when one is of no known class, or when
+    pictures are missing from a split.
     """
     folders = {name: name for name in SPLITS if (root / name).is_dir()}
     may_be_flat = {"test"} if val_labels is None else {"val", "test"}
     labelled = {
         name: folder
         for name, folder in folders.items()
-        if subfolders(root / folder) and not (name in may_be_flat and _is_flat(root, name))
+        if subfolders(root / folder) and not (name in may_be_flat and _is_flat(root, name, known))
     }
     flat = set(folders) - set(labelled)
     for name in flat.intersection(wanted) - {"test"}:
@@ -63,9 +62,13 @@ def class_folders(
                 f"(ILSVRC2012_devkit_t12.tar.gz) into {root}, or take the folder away"
             )
     labelled = labelled or ({} if folders else {"train": "."})
-    classes = checked_classes(
-        root, {name for folder in labelled.values() for name in subfolders(root / folder)}
-    )
+    found = {name for folder in labelled.values() for name in subfolders(root / folder)}
+    classes = checked_classes(root, {*known} or found)
+    if unknown := sorted(found - {*classes}):
+        raise UserError(
+            f"{root} has a folder {unknown[0]}, which is none of its {len(classes)} training "
+            "classes; add that class to train, or take the folder away"
+        )
     lister = Lister(root)
     splits = {}
     for name in [name for name in (folders or labelled) if name in wanted]:
@@ -85,22 +88,19 @@ def class_folders(
     return Source(root, "class folders", classes, names, splits, lister.skipped)
 
 
-def _is_flat(root: Path, split: str) -> bool:
-    """Whether a split's folder is no tree of classes: none of its folders is one of train's."""
-    known = subfolders(root / "train")
-    return bool(known) and not set(known) & set(subfolders(root / split))
+def _is_flat(root: Path, split: str, known: Sequence[str]) -> bool:
+    """Whether a split's folder is no tree of classes: none of its folders is a known class."""
+    classes = set(known or subfolders(root / "train"))
+    return bool(classes) and classes.isdisjoint(subfolders(root / split))
 
 
 def checked_classes(root: Path, found: set[str]) -> tuple[str, ...]:
-    """Class folders in label order. Raises UserError when there are none or one is not UTF-8."""
+    """Class folders in label order. Raises UserError when there are none."""
     if not found:
         raise UserError(
             f"{root} has no class folders; expected {root}/train/<class>/<picture>, "
             f"{root}/<class>/<picture>, or a data set that prep knows (`prep resize --help`)"
         )
-    for name in found:
-        if not is_utf8(name):
-            raise UserError(f"the name of class folder {name!r} is not UTF-8; rename the folder")
     return tuple(sorted(found))
 
 
@@ -138,44 +138,21 @@ class Lister:
     def add(self, builder: ListingBuilder, folder: str, label_of: LabelOf) -> None:
         """Add every picture below `folder`, a path within the source."""
         found: list[tuple[str, int]] = []
-        for relative, entry in _walk(self._root / folder, folder):
-            hidden = entry.name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
-            ending = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a million times)
-            if hidden or ending not in EXTENSIONS:
+        for relative, entry in walk(self._root / folder, folder):
+            if not is_picture(entry.name):
                 self.skipped += 1
-            elif entry.is_file():
-                found.append((relative, entry.stat().st_size))
-            elif entry.is_symlink() and not Path(entry.path).exists():  # rejected when it is read
+                continue
+            try:
+                status = entry.stat()
+            except OSError:  # a link to nothing or to itself: rejected when it is read
                 found.append((relative, 0))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.append((relative, status.st_size))
             else:
                 self.skipped += 1
         for name, size in sorted(found):
             builder.add(name, label_of(name.rpartition("/")[2]), size)
-
-
-def _walk(folder: Path | str, relative: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every file below `folder`, with its path within the source."""
-    try:
-        entries = list(os.scandir(folder))  # closed before the folders in it are walked
-    except FileNotFoundError:
-        return  # a class that this split does not have
-    for entry in entries:
-        path = f"{relative}/{entry.name}"
-        if entry.is_dir():
-            yield from _walk(entry.path, path)
-        else:
-            yield path, entry
-
-
-def subfolders(folder: Path) -> list[str]:
-    try:
-        return [
-            entry.name
-            for entry in os.scandir(folder)
-            if entry.is_dir() and not entry.name.startswith(".")
-        ]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def read_files(root: Path, listing: Listing) -> Iterator[Picture]:

@@ -5,6 +5,7 @@
     SRC/ILSVRC2012_img_test*.tar        flat, without labels
     SRC/ILSVRC2012_devkit_t12.tar.gz    or the folder that it unpacks to
 
+A split may be unpacked instead: SRC/train/<wnid>/, and SRC/val/ or SRC/test/, sorted or flat.
 The devkit numbers classes by ILSVRC id; a label here is the rank of the wnid, as everywhere.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from prep.devkit import Devkit, read_devkit
@@ -31,6 +32,7 @@ from prep.sources.tars import (
     size_of,
 )
 from prep.sources.trees import label_by_file
+from prep.sources.walk import subfolders
 
 ARCHIVES = {
     "train": ("ILSVRC2012_img_train.tar",),
@@ -44,6 +46,7 @@ _CLASS_TAR = re.compile(r"(n\d{8})\.tar", re.ASCII)
 def find_archives(root: Path, wanted: Sequence[str]) -> Source | None:
     """The archives in `root`; None when neither train's nor val's is there.
 
+    A split without archive is taken from its folder, where it was unpacked.
     Raises UserError when one is damaged or, for val, the devkit is missing.
     """
     archives = {
@@ -54,47 +57,64 @@ def find_archives(root: Path, wanted: Sequence[str]) -> Source | None:
         return None
     kit = _find_devkit(root)
     by_class = _class_tars(archives["train"]) if archives["train"] else {}
-    classes = tuple(sorted(by_class or (set(kit.labels.values()) if kit else ())))
+    unpacked = [split for split in SPLITS if not archives[split] and (root / split).is_dir()]
+    told = by_class or subfolders(root / "train") or (set(kit.labels.values()) if kit else ())
+    classes = tuple(sorted(told))
     names = tuple(kit.names.get(wnid, wnid) if kit else wnid for wnid in classes)
-    splits = {}
-    for split in SPLITS:
-        path = archives[split]
-        if path is None or split not in wanted:
-            continue
-        if split == "train":
-            builder = ListingBuilder((path.name,))
-            for label, wnid in enumerate(classes):
-                member = by_class[wnid]
-                builder.add(f"{path.name}/{member.name}", label, member.size, 0, member.offset)
-            splits[split] = Split(builder.build(), read_class_tars, of_archives=True)
-        elif split == "val":
-            if kit is None:
-                raise UserError(
-                    f"{path} has no labels of its own: put {DEVKIT} beside it, or give "
-                    "--split train"
-                )
-            splits[split] = _flat(path, label_by_file(kit.labels, classes, root / DEVKIT))
-        else:
-            splits[split] = _flat(path, constant(UNLABELLED))
+    splits, skipped = {}, 0
+    if folders := [split for split in unpacked if split in wanted]:
+        found = class_folders(root, folders, _val_labels(root, kit), classes)
+        splits, skipped = found.splits, found.skipped
+    for split, path in archives.items():
+        if path is not None and split in wanted:
+            splits[split] = _archived(path, split, classes, by_class, kit)
     check_classes(root, classes, splits)
-    return Source(root, "ImageNet's archives", classes, names, splits, data_set="imagenet-1k")
+    kind = "ImageNet's archives" + (" and folders" if folders else "")
+    return Source(root, kind, classes, names, splits, skipped, data_set="imagenet-1k")
+
+
+def _archived(
+    path: Path,
+    split: str,
+    classes: tuple[str, ...],
+    by_class: dict[str, Member],
+    kit: Devkit | None,
+) -> Split:
+    """One split's archive; `by_class` is what train's holds."""
+    if split == "train":
+        builder = ListingBuilder((path.name,))
+        for label, wnid in enumerate(classes):
+            member = by_class[wnid]
+            builder.add(f"{path.name}/{member.name}", label, member.size, 0, member.offset)
+        size = str(path.stat().st_size)
+        return Split(builder.build(), read_class_tars, of_archives=True, contents=(size,))
+    if split == "test":
+        return _flat(path, constant(UNLABELLED))
+    if kit is None:
+        raise UserError(
+            f"{path} has no labels of its own: put {DEVKIT} beside it, or give --split train"
+        )
+    return _flat(path, label_by_file(kit.labels, classes, path.with_name(DEVKIT)))
 
 
 def find_folders(root: Path, wanted: Sequence[str]) -> Source:
     """Class folders; a flat validation folder gets its labels from a devkit in `root`."""
     kit = _find_devkit(root)
+    source = class_folders(root, wanted, _val_labels(root, kit))
     if kit is None:
-        return class_folders(root, wanted, None)
-    labels, names = kit.labels, kit.names
-    source = class_folders(
-        root, wanted, lambda classes: label_by_file(labels, classes, root / DEVKIT)
-    )
+        return source
+    pairs = zip(source.classes, source.names, strict=True)
     return dataclasses.replace(
-        source,
-        names=tuple(
-            names.get(wnid, name) for wnid, name in zip(source.classes, source.names, strict=True)
-        ),
+        source, names=tuple(kit.names.get(wnid, name) for wnid, name in pairs)
     )
+
+
+def _val_labels(root: Path, kit: Devkit | None) -> Callable[[tuple[str, ...]], LabelOf] | None:
+    """What class_folders asks for, where there is a devkit."""
+    if kit is None:
+        return None
+    labels = kit.labels
+    return lambda classes: label_by_file(labels, classes, root / DEVKIT)
 
 
 def _find_devkit(root: Path) -> Devkit | None:
@@ -130,7 +150,7 @@ def _flat(path: Path, label_of: LabelOf) -> Split:
             label = label_of(PurePosixPath(member.name).name)
             size = member.size if member.regular else NOT_REGULAR
             builder.add(f"{path.name}/{member.name}", label, size, 0, member.offset)
-    return Split(builder.build(), read_members)
+    return Split(builder.build(), read_members, contents=(str(path.stat().st_size),))
 
 
 def _members(path: Path) -> Iterator[Member]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from prep.handover import UNLABELLED
+from prep.program import UserError
 
 SPLITS = ("train", "val", "test")
 UNLABELLED_CLASS = "unlabelled"  # the folder of such pictures
@@ -91,6 +92,7 @@ class Split:
     read: Read
     of_archives: bool = False  # an entry is a tar of one class; its pictures show when it is read
     bounds: npt.NDArray[np.int64] | None = None  # [U+1] of units, where the source has its own
+    contents: tuple[str, ...] = ()  # a word on each container that changes with what is in it
 
     def unit_bounds(self) -> npt.NDArray[np.int64]:
         """Unit i holds the entries from bounds[i] up to bounds[i+1]."""
@@ -120,11 +122,26 @@ class Source:
     division: str = ""  # how a split without validation pictures was divided
     data_set: str = ""  # the name of its manifest, where its structure tells
 
+    def keep(self, wanted: Sequence[str]) -> Source:
+        """The same with the splits `wanted` alone. Raises UserError when it has none of them."""
+        splits = {
+            name: self.splits[name] for name in SPLITS if name in wanted and name in self.splits
+        }
+        if not splits:
+            raise UserError(
+                f"{self.root} ({self.kind}) has no split {' or '.join(wanted)}; give another "
+                "--split"
+            )
+        return dataclasses.replace(self, splits=splits)
+
     def fingerprint(self, split: str) -> str:
-        """sha256 over the classes and over name, size, label and place of every entry."""
+        """sha256 over the classes, what the containers hold, and the entries.
+
+        Of an entry its name, size, label and place; of no file the time.
+        """
         digest = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
-        listing = self.splits[split].listing
-        for name in (*listing.containers, *listing.names):
+        listing, contents = self.splits[split].listing, self.splits[split].contents
+        for name in (*listing.containers, *contents, *listing.names):
             digest.update(b"\n" + name.encode("utf-8", "surrogateescape"))
         digest.update(listing.places.tobytes())
         return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Data sets whose folders need more than class folders to be understood.
 
-Tiny ImageNet 200: train/<wnid>/images/, val/images/ with val/val_annotations.txt, test/images/.
+Tiny ImageNet 200: train/<wnid>/images/, val/images/ with val/val_annotations.txt, test/images/;
+without train/, wnids.txt tells the classes.
 Caltech-256: 001.ak47/ .. 257.clutter/, in 256_ObjectCategories/ or not.
 ImageNet as Kaggle gives it: ILSVRC/Data/CLS-LOC/{train,val,test}/ and LOC_val_solution.csv.
 """
@@ -23,10 +24,11 @@ from prep.sources.folders import (
     class_folders,
     constant,
     read_files,
-    subfolders,
 )
 from prep.sources.listing import SPLITS, ListingBuilder, Source, Split
+from prep.sources.walk import subfolders
 
+TINY_WNIDS = "wnids.txt"
 CALTECH_FOLDER = "256_ObjectCategories"
 CLUTTER = "257.clutter"
 KAGGLE_DATA = "ILSVRC/Data/CLS-LOC"
@@ -42,10 +44,24 @@ def find_tiny_imagenet(root: Path, wanted: Sequence[str]) -> Source | None:
         return None
     pairs = (line.split("\t") for line in _text(path).splitlines() if line)
     wnids = {fields[0]: fields[1] for fields in pairs if len(fields) > 1}
-    source = class_folders(root, wanted, lambda classes: label_by_file(wnids, classes, path))
+    known = [] if subfolders(root / "train") else _tiny_classes(root)
+    source = class_folders(root, wanted, lambda classes: label_by_file(wnids, classes, path), known)
     return dataclasses.replace(
         source, kind="Tiny ImageNet 200, as distributed", data_set="tiny-imagenet-200"
     )
+
+
+def _tiny_classes(root: Path) -> list[str]:
+    """The lines of wnids.txt, or val's folders where its pictures were sorted into some."""
+    path = root / TINY_WNIDS
+    if path.is_file():
+        return _text(path).split()
+    if (root / "val" / "images").is_dir():
+        raise UserError(
+            f"{root} has neither train/<class>/ nor {TINY_WNIDS}, so nothing tells its classes; "
+            f"put {TINY_WNIDS} of the archive there"
+        )
+    return subfolders(root / "val")
 
 
 def find_caltech(root: Path, clutter: bool) -> Source | None:
@@ -115,8 +131,11 @@ def _kaggle_labels(root: Path, classes: tuple[str, ...]) -> LabelOf:
             f"{path} is missing, which holds the labels of the validation pictures; download it, "
             "or give --split train"
         )
-    rows = csv.DictReader(_text(path).splitlines())
-    if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
+    try:
+        rows = list(csv.DictReader(_text(path).splitlines()))
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read as CSV ({error}); download it again") from error
+    if not rows or not {"ImageId", "PredictionString"} <= rows[0].keys():
         raise UserError(f"{path} has no columns ImageId and PredictionString; download it again")
     wnids = {
         f"{row['ImageId']}.JPEG": (row["PredictionString"] or "").split(" ")[0] for row in rows

@@ -2,15 +2,18 @@
 
     SRC/train-0000.tar, SRC/imagenet1k-validation-00.tar, SRC/val/0000.tar, ...
 
-The split is the one that a file's or its folder's name holds; without any it is train. `.cls` has
-the class's number in decimal digits, `.json` has it as "label" or "cls". A key is a member's name
-up to the first dot of its last part. `SRC/classes.txt`, a name a line, gives the classes' names.
+The split is the one that the file's name holds, else its folder's; without any it is train. `.cls`
+has the class's number in decimal digits, `.json` has it as "label" or "cls". A key is a member's
+name up to the first dot of its last part; it has one picture and one label. `SRC/classes.txt`, a
+name a line, gives the classes' names.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +23,6 @@ import numpy.typing as npt
 from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.progress import progress
-from prep.sources.folders import EXTENSIONS
 from prep.sources.listing import SPLITS, Listing, ListingBuilder, Source, Split
 from prep.sources.tars import (
     READ_AHEAD,
@@ -30,21 +32,27 @@ from prep.sources.tars import (
     read_members,
     size_of,
 )
+from prep.sources.walk import EXTENSIONS, holds_pictures, subfolders
 from prep.units import run_units
 
 LABEL_BYTES = 1 << 16  # a .cls or .json of more is none
 MAX_CLASSES = 1 << 20
-_SPLIT = re.compile(r"(?:^|[^a-z])(train|val|validation|test)(?:[^a-z]|$)")
+ONE_OF_EACH = "make the shard again with one picture and one label a key"
+SPLIT_NAMES = {
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+}
+_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
 
 
 def find_webdataset(root: Path, jobs: int | None) -> Source | None:
-    """The tars in `root` and its folders; None when there are none.
+    """The tars in `root` and its folders; None when there are none, or folders of pictures too.
 
     Reads every header, shards side by side. Raises UserError when a tar is damaged, or a sample
     of train or val has no label.
     """
     files = _files(root)
-    if not files:
+    if not files or any(holds_pictures(root / name) for name in subfolders(root)):
         return None
     splits = {split: _split(root, split, files[split], jobs) for split in SPLITS if split in files}
     if not any(len(split.listing) for split in splits.values()):
@@ -58,9 +66,11 @@ def _files(root: Path) -> dict[str, tuple[str, ...]]:
     """The tars of each split."""
     files: dict[str, tuple[str, ...]] = {}
     for path in sorted([*root.glob("*.tar"), *root.glob("*/*.tar")]):
+        if not path.is_file():
+            continue
         relative = path.relative_to(root).as_posix()
-        found = _SPLIT.search(relative.lower())
-        split = {"validation": "val"}.get(found[1], found[1]) if found else "train"
+        found = _SPLIT.search(path.name.lower()) or _SPLIT.search(relative.lower())
+        split = SPLIT_NAMES[found[1]] if found else "train"
         files[split] = (*files.get(split, ()), relative)
     return files
 
@@ -87,7 +97,8 @@ def _split(root: Path, split: str, files: tuple[str, ...], jobs: int | None) -> 
             f"{root / listing.names[missing[0]]} has no label: it needs a .cls, or a .json with a "
             "label, of its key"
         )
-    return Split(listing, read_members)
+    sizes = tuple(str((root / file).stat().st_size) for file in files)
+    return Split(listing, read_members, contents=sizes)
 
 
 def list_shard(shard: tuple[int, Path]) -> tuple[int, list[str], npt.NDArray[np.void]]:
@@ -96,25 +107,34 @@ def list_shard(shard: tuple[int, Path]) -> tuple[int, list[str], npt.NDArray[np.
     builder = ListingBuilder()
     try:
         with path.open("rb", READ_AHEAD) as file:
-            key, picture, label = None, None, UNLABELLED
-            for member in members(file, 0, size_of(file)):
-                if not member.regular:
-                    continue
-                this, ending = _key(member.name)
-                if this != key:
-                    if picture is not None:
-                        builder.add(picture.name, label, picture.size, 0, picture.offset)
-                    key, picture, label = this, None, UNLABELLED
-                if f".{ending}" in EXTENSIONS:
-                    picture = member
-                elif ending in ("cls", "json"):
-                    label = max(label, _label(path, file, member, ending))
-            if picture is not None:
+            for picture, label in _samples(path, file):
                 builder.add(picture.name, label, picture.size, 0, picture.offset)
     except (OSError, DamagedArchiveError) as error:
         raise UserError(f"{path} {error}; get it again") from error
     listing = builder.build()
     return number, listing.names, listing.places
+
+
+def _samples(path: Path, file: BinaryIO) -> Iterator[tuple[Member, int]]:
+    """The picture and the label, or UNLABELLED, of every sample that has a picture."""
+    regular = (member for member in members(file, 0, size_of(file)) if member.regular)
+    for key, parts in itertools.groupby(regular, lambda member: _key(member.name)[0]):
+        picture, label = None, UNLABELLED
+        for member in parts:
+            ending = _key(member.name)[1]
+            if f".{ending}" in EXTENSIONS:
+                if picture is not None:
+                    raise UserError(f"{path}: key {key} has two pictures; {ONE_OF_EACH}")
+                picture = member
+            elif ending in ("cls", "json"):
+                found = _label(path, file, member, ending)
+                if UNLABELLED not in (label, found) and label != found:
+                    raise UserError(
+                        f"{path}: key {key} has labels {label} and {found}; {ONE_OF_EACH}"
+                    )
+                label = max(label, found)
+        if picture is not None:
+            yield picture, label
 
 
 def _key(name: str) -> tuple[str, str]:

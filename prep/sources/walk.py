@@ -1,0 +1,80 @@
+"""Walks folders: which files lie below one, and which of them are pictures by their names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from prep.program import UserError
+
+# Formats that Pillow reads with its default build; other files in a class folder are not pictures.
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()  # noqa: SIM905
+)
+
+MAX_DEPTH = 64  # folders within a class's folder
+_Identity = tuple[int, int]  # of a folder, whatever the path to it: device and inode
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Whether a file below `folder` is a picture by its name."""
+    return any(is_picture(entry.name) for _, entry in walk(folder, folder.name))
+
+
+def is_picture(name: str) -> bool:
+    hidden = name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
+    return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 (often)
+
+
+def walk(folder: Path, relative: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below `folder`, with its path within the source.
+
+    Links to folders are followed, but not back into a folder that they lie in.
+    """
+    try:
+        above = [_identity(place.stat()) for place in (folder, *folder.absolute().parents)]
+    except FileNotFoundError:
+        return  # a class that this split does not have
+    if above[0] not in above[1:]:
+        yield from _walk_below(str(folder), relative, above, MAX_DEPTH)
+
+
+def _walk_below(
+    folder: str, relative: str, above: list[_Identity], levels: int
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """`above`: the folders that lead here, this one too; `levels`: how many may follow."""
+    entries = list(os.scandir(folder))  # closed before the folders in it are walked
+    for entry in entries:
+        path = f"{relative}/{entry.name}"
+        if not _is_folder(entry):
+            yield path, entry
+        elif (identity := _identity(entry.stat())) not in above:
+            if not levels:
+                raise UserError(
+                    f"{entry.path} lies more than {MAX_DEPTH} folders deep in a class; move its "
+                    "pictures up, or take it away"
+                )
+            yield from _walk_below(entry.path, path, [*above, identity], levels - 1)
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def subfolders(folder: Path) -> list[str]:
+    try:
+        return [
+            entry.name
+            for entry in os.scandir(folder)
+            if _is_folder(entry) and not entry.name.startswith(".")
+        ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
