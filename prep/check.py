@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from prep import manifest as manifests
-from prep.manifest import Manifest
+from prep.comparison import compare, first_of, match
+from prep.manifest import Manifest, load
 from prep.program import UserError
 from prep.progress import progress
 from prep.sources.listing import Listing, Source, Split
@@ -48,17 +48,16 @@ class Contents:
 def manifest_of(source: Source) -> Manifest | None:
     """The manifest of the source's data set; where its structure tells none, by its classes."""
     if source.data_set:
-        return manifests.load(source.data_set)
-    return manifests.match(source.classes)
+        return load(source.data_set)
+    return match(source.classes)
 
 
 def refuse_contradictions(source: Source, manifest: Manifest, wanted: Sequence[str]) -> None:
     """The quick check. Raises UserError when the source is not what the manifest says."""
     found = contradictions(source, manifest, wanted)
     if found:
-        more = f" (and {len(found) - 1} more)" if found[1:] else ""
         raise UserError(
-            f"{source.root} contradicts {manifest.title}: {found[0]}{more}; `prep check` tells "
+            f"{source.root} contradicts {manifest.title}: {first_of(found)}; `prep check` tells "
             "all, --partial takes what is there"
         )
 
@@ -88,7 +87,7 @@ def contradictions(
         for archive in manifest.archives
         if set(archive.holds) & {*wanted, "devkit"} and (source.root / archive.file).is_file()
     }
-    return manifests.compare(about, source.classes, labelled, sizes)
+    return compare(about, source.classes, labelled, sizes)
 
 
 def look_inside(source: Source, manifest: Manifest | None, jobs: int | None) -> Contents:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,17 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prep import __version__
-from prep.program import UserError, png_path
+from prep.options import (
+    Backend,
+    BetonFile,
+    Clutter,
+    Exif,
+    Fit,
+    Jobs,
+    Layout,
+    ManifestName,
+    Mode,
+    OnTruncated,
+    Png,
+    PreparedFolder,
+    SourceFolder,
+    SplitName,
+    Which,
+)
+from prep.program import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from rich.table import Table
-
-    from prep.check import Contents
-    from prep.handover import Card, Statistics
     from prep.manifest import Manifest
-    from prep.sources.listing import Source
 
 app = typer.Typer(
     name="prep",
@@ -31,93 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich's help takes twice as long to import
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Jobs = Annotated[
-    int | None,
-    typer.Option("--jobs", "-j", min=1, help="Worker processes.", show_default="every core"),
-]
-Png = Annotated[
-    Path | None,
-    typer.Option("--png", metavar="FILE.png", callback=png_path, help="Also save a picture here."),
-]
-PreparedFolder = Annotated[
-    Path, typer.Argument(metavar="OUT/SPLIT", help="A split that `prep resize` made.")
-]
-BetonFile = Annotated[Path, typer.Argument(metavar="FILE.beton")]
-
-
-SourceFolder = Annotated[
-    Path,
-    typer.Argument(
-        metavar="SRC",
-        help="ImageNet's archives, Kaggle's tree, parquet shards, WebDataset tars, Tiny ImageNet, "
-        "Caltech-256, CIFAR-10, SRC/train/<class>/ and SRC/val/<class>/, or SRC/<class>/.",
-    ),
-]
-ManifestName = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="The data set this is, when its class names do not tell."),
-]
-Clutter = Annotated[bool, typer.Option("--clutter", help="Caltech-256 with its class of clutter.")]
-
-
-class Which(enum.StrEnum):
-    """The splits to look at."""
-
-    all = "all"
-    train = "train"
-    val = "val"
-    test = "test"
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return ("train", "val", "test") if self is Which.all else (self.value,)
-
-
-SplitName = Annotated[Which, typer.Option("--split", help="Which part of the source.")]
-
-
-class Layout(enum.StrEnum):
-    """How prepared pictures lie on disk."""
-
-    tree = "tree"
-    tar = "tar"
-
-
-class Mode(enum.StrEnum):
-    """How a beton stores its samples."""
-
-    jpg = "jpg"
-    raw = "raw"
-
-
-class Backend(enum.StrEnum):
-    """What decodes and resizes."""
-
-    turbo = "turbo"
-    pillow = "pillow"
-    opencv_2012 = "opencv-2012"
-
-
-class Fit(enum.StrEnum):
-    """How a picture becomes a square."""
-
-    crop = "crop"
-    squash = "squash"
-
-
-class Exif(enum.StrEnum):
-    """What becomes of EXIF orientation."""
-
-    ignore = "ignore"
-    apply = "apply"
-
-
-class OnTruncated(enum.StrEnum):
-    """What becomes of a file whose tail is missing."""
-
-    reject = "reject"
-    accept = "accept"
 
 
 def _version(wanted: bool) -> None:
@@ -166,12 +88,13 @@ def check(
     """Tell what a source holds, and what its data set has that it lacks; writes nothing."""
     from prep import check as stage
     from prep.sources import find_source
+    from prep.tables import print_table, source_table
 
-    known = manifest_named(manifest)
+    known = _manifest_named(manifest)
     found = find_source(source, split.splits, known, clutter, jobs)
     known = known or stage.manifest_of(found)
     contents = stage.look_inside(found, known, jobs)
-    _print(_source_table(found, known, contents))
+    print_table(source_table(found, known, contents))
     wrong = []
     if known is not None:
         wrong = stage.contradictions(found, known, split.splits, contents.counts)
@@ -247,7 +170,7 @@ def resize(
     from prep.sources.divide import with_validation
 
     started = time.monotonic()
-    known = manifest_named(manifest)
+    known = _manifest_named(manifest)
     listed = Which.all.splits if val_fraction else split.splits  # divided first, dropped then
     found = find_source(source, listed, known, clutter, jobs)
     if found.skipped:
@@ -292,12 +215,13 @@ def stats(folder: PreparedFolder, png: Png = None, jobs: Jobs = None) -> None:
     """Mean image, channel means and principal axes of OUT/train, into OUT/train.stats.npz."""
     from prep import sheet
     from prep import stats as stage
+    from prep.tables import print_table, statistics_table
 
     started = time.monotonic()
     statistics = stage.measure(folder, jobs)
     path = stage.write(statistics, folder)
     seconds = time.monotonic() - started
-    _print(_statistics_table(statistics))
+    print_table(statistics_table(statistics))
     typer.echo(
         f"{path}: {statistics.count} images in {seconds:.1f} s, "
         f"{statistics.count / seconds:,.0f} images/s"
@@ -358,93 +282,20 @@ def inspect(
     from prep import sheet
     from prep.beton import open_beton
     from prep.handover import read_beton_card
+    from prep.tables import card_table, print_table
 
     opened = open_beton(beton)
     card = read_beton_card(beton)
-    _print(_card_table(beton, card, opened.layout.size))
+    print_table(card_table(beton, card, opened.layout.size))
     if png is not None:
         sheet.save_png(sheet.beton_sheet(opened, card), png)
         typer.echo(f"contact sheet: {png}")
 
 
-# --------------------------------------------------------------------------- tables
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    Console(markup=False).print(table)  # names may hold square brackets
-
-
-def manifest_named(name: str | None) -> Manifest | None:
+def _manifest_named(name: str | None) -> Manifest | None:
     from prep.manifest import load
 
     return load(name) if name else None
-
-
-def _source_table(source: Source, manifest: Manifest | None, contents: Contents) -> Table:
-    from rich.table import Table
-
-    known = manifest.splits if manifest else {}
-    title = f"{source.root}: {source.kind}"
-    title += f"; {manifest.title}" if manifest else "; no data set that prep knows"
-    table = Table(title=title, title_justify="left")
-    for heading in ("split", "images", "known", "classes", "images a class"):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
-    for split, counts in contents.counts.items():
-        images = len(source.splits[split].listing) if not counts.any() else int(counts.sum())
-        there = counts[counts > 0]
-        table.add_row(
-            split,
-            f"{images:,}",
-            f"{known[split].images:,}" if split in known else "",
-            f"{len(there):,}" if len(there) else "unlabelled",
-            f"{there.min()} to {there.max()}" if len(there) else "",
-        )
-    for odd in contents.oddities:
-        table.add_row(f"{odd.split}, {odd.kind}", f"{odd.found:,}", f"{odd.known:,}", "", "")
-    return table
-
-
-def _statistics_table(statistics: Statistics) -> Table:
-    from rich.table import Table
-
-    table = Table(title=f"{statistics.count} images, pixels 0..255", title_justify="left")
-    for heading in ("", "red", "green", "blue", "standard deviation"):
-        table.add_column(heading, justify="right" if heading else "left")
-    table.add_row("mean", *(f"{value:.3f}" for value in statistics.channel_mean), "")
-    for axis, deviation in enumerate(statistics.standard_deviations):
-        vector = statistics.eigenvectors[:, axis]
-        table.add_row(
-            f"principal axis {axis + 1}", *(f"{value:+.4f}" for value in vector), f"{deviation:.3f}"
-        )
-    return table
-
-
-def _card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table:
-    from rich.table import Table
-
-    size = beton.stat().st_size
-    counts = [entry.samples for entry in card.classes]
-    fewest, most = min(counts), max(counts)
-    spread = f"{most}" if fewest == most else f"{fewest} to {most}"
-    names = [f"{c.wnid} {c.name}" if c.name != c.wnid else c.name for c in card.classes[:3]]
-    table = Table(title=str(beton), title_justify="left", show_header=False)
-    rows = {
-        "split": card.split,
-        "samples": f"{card.samples:,}",
-        "classes": f"{len(counts)}, {spread} samples each",
-        "first classes": ", ".join(names) + (", ..." if len(counts) > len(names) else ""),
-        "image": f"{card.side}x{card.side}x3, {card.mode}, JPEG quality {card.quality}",
-        "resized by": f"{card.backend}: {card.filter}; {card.fit}, EXIF orientation: {card.exif}",
-        "size": f"{size / 1e6:,.1f} MB, whole pages; {stored.mean() / 1e3:,.1f} KB a sample",
-        "sha256": str(card.sha256),
-        "pixels_id": card.pixels_id,
-        "made by": ", ".join(f"{tool} {version}" for tool, version in card.tools.items()),
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from prep import prepared
 from prep.check import contradictions
 from prep.claim import LOCKS, Claim, claimed
+from prep.comparison import first_of
 from prep.files import whole_file
 from prep.finish import Journal, SplitSummary, already_done, finish
 from prep.manifest import Manifest
@@ -222,9 +223,8 @@ def _check_counts(source: Source, split: str, journal: Journal, expected: Manife
     found = contradictions(source, expected, [split], counts)
     if found:
         raise UserError(
-            f"{source.root} contradicts {expected.title}: {found[0]}"
-            + (f" (and {len(found) - 1} more)" if found[1:] else "")
-            + "; get the archive again, or run the same command with --partial"
+            f"{source.root} contradicts {expected.title}: {first_of(found)}; get the archive "
+            "again, or run the same command with --partial"
         )
 
 

@@ -1,0 +1,98 @@
+"""The options of `prep`'s commands that are shared, or have a few words to choose from."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prep.program import png_path
+
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Worker processes.", show_default="every core"),
+]
+Png = Annotated[
+    Path | None,
+    typer.Option("--png", metavar="FILE.png", callback=png_path, help="Also save a picture here."),
+]
+PreparedFolder = Annotated[
+    Path, typer.Argument(metavar="OUT/SPLIT", help="A split that `prep resize` made.")
+]
+BetonFile = Annotated[Path, typer.Argument(metavar="FILE.beton")]
+
+
+SourceFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SRC",
+        help="ImageNet's archives, Kaggle's tree, parquet shards, WebDataset tars, Tiny ImageNet, "
+        "Caltech-256, CIFAR-10, SRC/train/<class>/ and SRC/val/<class>/, or SRC/<class>/.",
+    ),
+]
+ManifestName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The data set this is, when its class names do not tell."),
+]
+Clutter = Annotated[bool, typer.Option("--clutter", help="Caltech-256 with its class of clutter.")]
+
+
+class Which(enum.StrEnum):
+    """The splits to look at."""
+
+    all = "all"
+    train = "train"
+    val = "val"
+    test = "test"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", "val", "test") if self is Which.all else (self.value,)
+
+
+SplitName = Annotated[Which, typer.Option("--split", help="Which part of the source.")]
+
+
+class Layout(enum.StrEnum):
+    """How prepared pictures lie on disk."""
+
+    tree = "tree"
+    tar = "tar"
+
+
+class Mode(enum.StrEnum):
+    """How a beton stores its samples."""
+
+    jpg = "jpg"
+    raw = "raw"
+
+
+class Backend(enum.StrEnum):
+    """What decodes and resizes."""
+
+    turbo = "turbo"
+    pillow = "pillow"
+    opencv_2012 = "opencv-2012"
+
+
+class Fit(enum.StrEnum):
+    """How a picture becomes a square."""
+
+    crop = "crop"
+    squash = "squash"
+
+
+class Exif(enum.StrEnum):
+    """What becomes of EXIF orientation."""
+
+    ignore = "ignore"
+    apply = "apply"
+
+
+class OnTruncated(enum.StrEnum):
+    """What becomes of a file whose tail is missing."""
+
+    reject = "reject"
+    accept = "accept"

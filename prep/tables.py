@@ -1,0 +1,78 @@
+"""What commands show as tables: a source, statistics, a beton's card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from prep.check import Contents
+from prep.handover import Card, Statistics
+from prep.manifest import Manifest
+from prep.sources.listing import Source
+
+
+def print_table(table: Table) -> None:
+    Console(markup=False).print(table)  # names may hold square brackets
+
+
+def source_table(source: Source, manifest: Manifest | None, contents: Contents) -> Table:
+    known = manifest.splits if manifest else {}
+    title = f"{source.root}: {source.kind}"
+    title += f"; {manifest.title}" if manifest else "; no data set that prep knows"
+    table = Table(title=title, title_justify="left")
+    for heading in ("split", "images", "known", "classes", "images a class"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, counts in contents.counts.items():
+        images = len(source.splits[split].listing) if not counts.any() else int(counts.sum())
+        there = counts[counts > 0]
+        table.add_row(
+            split,
+            f"{images:,}",
+            f"{known[split].images:,}" if split in known else "",
+            f"{len(there):,}" if len(there) else "unlabelled",
+            f"{there.min()} to {there.max()}" if len(there) else "",
+        )
+    for odd in contents.oddities:
+        table.add_row(f"{odd.split}, {odd.kind}", f"{odd.found:,}", f"{odd.known:,}", "", "")
+    return table
+
+
+def statistics_table(statistics: Statistics) -> Table:
+    table = Table(title=f"{statistics.count} images, pixels 0..255", title_justify="left")
+    for heading in ("", "red", "green", "blue", "standard deviation"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("mean", *(f"{value:.3f}" for value in statistics.channel_mean), "")
+    for axis, deviation in enumerate(statistics.standard_deviations):
+        vector = statistics.eigenvectors[:, axis]
+        table.add_row(
+            f"principal axis {axis + 1}", *(f"{value:+.4f}" for value in vector), f"{deviation:.3f}"
+        )
+    return table
+
+
+def card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table:
+    size = beton.stat().st_size
+    counts = [entry.samples for entry in card.classes]
+    fewest, most = min(counts), max(counts)
+    spread = f"{most}" if fewest == most else f"{fewest} to {most}"
+    names = [f"{c.wnid} {c.name}" if c.name != c.wnid else c.name for c in card.classes[:3]]
+    table = Table(title=str(beton), title_justify="left", show_header=False)
+    rows = {
+        "split": card.split,
+        "samples": f"{card.samples:,}",
+        "classes": f"{len(counts)}, {spread} samples each",
+        "first classes": ", ".join(names) + (", ..." if len(counts) > len(names) else ""),
+        "image": f"{card.side}x{card.side}x3, {card.mode}, JPEG quality {card.quality}",
+        "resized by": f"{card.backend}: {card.filter}; {card.fit}, EXIF orientation: {card.exif}",
+        "size": f"{size / 1e6:,.1f} MB, whole pages; {stored.mean() / 1e3:,.1f} KB a sample",
+        "sha256": str(card.sha256),
+        "pixels_id": card.pixels_id,
+        "made by": ", ".join(f"{tool} {version}" for tool, version in card.tools.items()),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
