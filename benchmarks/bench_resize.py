@@ -10,8 +10,9 @@ within a round. Originals are in the page cache.
 
 The floors, in memory: decoding alone and decoding + encoding 256x256 (simplejpeg), each into new
 arrays and into a buffer that is used again. "file to file" reads the original and writes the JPEG,
-ours with the sha256 and crc32 that go into the manifest; nothing waits for the disk, except where
-it says "durable": one syncfs for 256 pictures, as `prep resize` does it.
+ours with the sha256 and crc32 that go into the manifest; nothing waits for the disk. "a unit" is
+what a worker of `prep resize` does: the same, then one syncfs for all its pictures and their rows
+written, synced and renamed.
 
 img2dataset is no dependency: name the site-packages folder of an environment that has it.
 """
@@ -19,7 +20,6 @@ img2dataset is no dependency: name the site-packages folder of an environment th
 from __future__ import annotations
 
 import argparse
-import ctypes
 import functools
 import hashlib
 import importlib
@@ -44,14 +44,18 @@ from PIL import Image
 
 from benchmarks.machine import machine
 from prep import images, scale
+from prep.claim import claimed
 from prep.images import BACKENDS, Pixels, Settings
+from prep.resize_unit import Unit as ResizeUnit
+from prep.resize_unit import resize_unit
 from prep.sample import draw_sample
+from prep.sources.folders import read_files
+from prep.sources.listing import ListingBuilder
 
 SIDE, QUALITY = 256, 95
-UNIT = 256  # pictures between two calls of syncfs
 TORCHVISION = "torchvision on PIL, file to file"
 TURBO = "prep turbo, file to file"
-DURABLE = "prep turbo, file to file, durable"
+UNIT = "prep turbo, a unit of `prep resize`"
 FLOORS = ("decode + encode", "decode + encode, buffer reused")
 IMG2DATASET = "img2dataset's resizer, in memory"
 
@@ -65,6 +69,10 @@ class Ways:
     def __init__(self, paths: list[Path], out: Path, img2dataset: Path | None) -> None:
         self.paths, self.out = paths, out
         self.data = [path.read_bytes() for path in paths]
+        builder = ListingBuilder()
+        for path in paths:
+            builder.add(str(path.absolute()).removeprefix("/"), 0, path.stat().st_size)
+        self.entries = builder.build()
         self.pixels: list[Pixels] = []  # prepared, for the floors to encode
         self.buffer = np.empty(64 << 20, np.uint8)
         self.by_name: dict[str, Callable[[], None]] = {
@@ -77,10 +85,8 @@ class Ways:
         for backend in BACKENDS:
             settings = Settings(backend=backend)
             self.by_name[f"prep {backend}, in memory"] = functools.partial(self.picture, settings)
-            self.by_name[f"prep {backend}, file to file"] = functools.partial(
-                self.files, settings, durable=False
-            )
-        self.by_name[DURABLE] = functools.partial(self.files, Settings(), durable=True)
+            self.by_name[f"prep {backend}, file to file"] = functools.partial(self.files, settings)
+        self.by_name[UNIT] = self.unit
         if img2dataset is not None:
             os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network
             sys.path.append(str(img2dataset))  # this project's packages come first
@@ -110,14 +116,30 @@ class Ways:
         for data in self.data:
             images.encode_jpeg(images.prepare(data, settings).pixels, QUALITY)
 
-    def files(self, settings: Settings, durable: bool) -> None:
+    def files(self, settings: Settings) -> None:
         rows = []
-        for number, path in enumerate(self.paths, start=1):
+        for path in self.paths:
             jpeg = images.encode_jpeg(images.prepare(path.read_bytes(), settings).pixels, QUALITY)
             (self.out / path.name).write_bytes(jpeg)
             rows.append((hashlib.sha256(jpeg).hexdigest(), zlib.crc32(jpeg)))
-            if durable and (number % UNIT == 0 or number == len(self.paths)):
-                sync_folder(self.out)
+
+    def unit(self) -> None:
+        with claimed(self.out, self.out) as claim:
+            resize_unit(
+                ResizeUnit(
+                    number=0,
+                    root=Path("/"),
+                    entries=self.entries,
+                    read=read_files,
+                    names=tuple(path.name for path in self.paths),
+                    folders=(),
+                    layout="tree",
+                    images_folder=self.out,
+                    work=self.out,
+                    claim=claim,
+                    settings=Settings(),
+                )
+            )
 
     def img2dataset(self) -> None:
         resizer = importlib.import_module("img2dataset.resizer").Resizer(
@@ -125,14 +147,6 @@ class Ways:
         )
         for data in self.data:
             assert resizer(io.BytesIO(data))[-1] is None
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        ctypes.CDLL(None).syncfs(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --------------------------------------------------------------------------- the workers
@@ -261,7 +275,6 @@ def measure(paths: list[Path], rounds: int, out: Path, img2dataset: Path | None)
         pairs = zip(rates[way][count], rates[other][other_count], strict=True)
         return spread([a / b for a, b in pairs])
 
-    floor = max(FLOORS, key=lambda way: statistics.median(rates[way][1]))
     return {
         "images/s": {
             way: {f"{count} workers": spread(values) for count, values in counts.items()}
@@ -269,9 +282,12 @@ def measure(paths: list[Path], rounds: int, out: Path, img2dataset: Path | None)
         },
         "ratios": {
             f"{TURBO} / {TORCHVISION}": ratio(TURBO, 1, TORCHVISION, 1),
-            f"{TURBO} / {floor}": ratio(TURBO, 1, floor, 1),
-            f"{DURABLE} / {floor}": ratio(DURABLE, 1, floor, 1),
-            f"prep turbo, in memory / {floor}": ratio("prep turbo, in memory", 1, floor, 1),
+            **{
+                f"{way} / {floor}": ratio(way, 1, floor, 1)
+                for way in ("prep turbo, in memory", TURBO, UNIT)
+                for floor in FLOORS
+            },
+            f"{UNIT}, 2 workers / 1": ratio(UNIT, 2, UNIT, 1),
             f"{TURBO}, 2 workers / 1": ratio(TURBO, 2, TURBO, 1),
         },
     }
