@@ -2,7 +2,7 @@
 root := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 python := $(root).venv/bin/python
 
-.PHONY: setup demo test check format lock bench soak
+.PHONY: setup demo test check format lock bench soak full-size
 
 setup:
 	@$(root)setup.sh
@@ -30,3 +30,7 @@ soak: setup  ## kills, the demo's accuracy, what its network looks at; results i
 bench: setup  ## rates of prep on SRC=folder of originals, or on drawn ones
 	@cd $(root) && $(python) -m benchmarks.bench_resize $(SRC) --out benchmarks/results/resize.json
 	@cd $(root) && $(python) -m benchmarks.bench_prep $(SRC) --out benchmarks/results/prep.json
+
+full-size: setup  ## resize 1,281,167 pictures, those in PICTURES repeated, killed halfway; 30 GB in WORK
+	@cd $(root) && $(python) -m benchmarks.full_size $(PICTURES) $(WORK) \
+		--out benchmarks/results/full-size.json

@@ -114,17 +114,16 @@ class Watch(threading.Thread):
         except FileNotFoundError:
             return set()
 
-    def rates(self) -> dict[str, float]:
-        """Pictures/s in the first and the last tenth of what this run did."""
-        moving = [sample for sample in self.done if sample[2] > self.done[0][2]]
-        if len(moving) < 20:
-            return {}
-        tenth = len(moving) // 10
-        ends = {"first tenth": moving[: tenth + 1], "last tenth": moving[-tenth - 1 :]}
-        return {
-            name: (part[-1][2] - part[0][2]) / (part[-1][0] - part[0][0])
-            for name, part in ends.items()
-        }
+
+def rates(done: list[tuple[float, int]]) -> dict[str, float]:
+    """Pictures/s in the first and the last tenth of some classes' (end in seconds, pictures)."""
+    tenth = len(done) // 10
+    if tenth < 2:
+        return {}
+    return {
+        name: sum(count for _, count in part[1:]) / (part[-1][0] - part[0][0])
+        for name, part in (("first tenth", done[:tenth]), ("last tenth", done[-tenth:]))
+    }
 
 
 def status(pid: int, field: str) -> int:
@@ -193,6 +192,11 @@ def main() -> None:
     resumed = run(archives, out, counts, kill=False, options=options)
     seconds = killed.done[-1][0] + time.monotonic() - started
     card = read_card(out / "train.json")
+    # A class's folder has changed last when its last picture was written.
+    ends = sorted(
+        ((out / "train" / known.folder).stat().st_mtime, count)
+        for known, count in zip(manifest.classes, counts, strict=True)
+    )
     rejected = sum(1 for _ in (out / "rejects.jsonl").open())
     report: dict[str, Any] = {
         "machine": machine(),
@@ -203,8 +207,8 @@ def main() -> None:
         "rejected": rejected,
         "seconds to build the archives": round(built),
         "seconds of both runs": round(seconds),
-        "images/s until the kill": killed.rates(),
-        "images/s after it": resumed.rates(),
+        "images/s until the kill": rates(ends[: len(kept)]),
+        "images/s after it": rates(ends[len(kept) :]),
         "units done when killed": len(kept),
         "units": len(counts),
         "first unit count seen by the second run": resumed.done[0][1],
