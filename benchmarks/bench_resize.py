@@ -281,6 +281,7 @@ def measure(paths: list[Path], rounds: int, out: Path, img2dataset: Path | None)
             for way, counts in rates.items()
         },
         "ratios": {
+            f"{UNIT} / {TORCHVISION}": ratio(UNIT, 1, TORCHVISION, 1),
             f"{TURBO} / {TORCHVISION}": ratio(TURBO, 1, TORCHVISION, 1),
             **{
                 f"{way} / {floor}": ratio(way, 1, floor, 1)

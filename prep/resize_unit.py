@@ -126,16 +126,29 @@ def _store(unit: Unit) -> Iterator[Store]:
             yield append
         return
 
+    folder = str(unit.images_folder)
+
     def write(name: str, jpeg: bytes) -> int:
-        path = unit.images_folder / name
+        path = f"{folder}/{name}"
         try:
-            path.write_bytes(jpeg)
+            _write_file(path, jpeg)
         except OSError as error:
             raise _cannot_write(path, error.strerror) from error
         return 0
 
     yield write
     _make_durable(unit.images_folder)
+
+
+def _write_file(path: str, data: bytes) -> None:
+    """As Path.write_bytes(), which takes half as long again."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):  # the disk is nearly full, or a signal came
+            written += os.write(descriptor, data[written:])
+    finally:
+        os.close(descriptor)
 
 
 def _make_durable(folder: Path) -> None:
@@ -151,7 +164,7 @@ def _make_durable(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _cannot_write(path: Path, reason: str | None) -> UserError:
+def _cannot_write(path: Path | str, reason: str | None) -> UserError:
     return UserError(
         f"cannot write {path}: {reason}; make room, then run the same command again: finished "
         "work is kept"

@@ -201,6 +201,8 @@ class Mortal:
             monkeypatch.setattr(os, name, self._step(getattr(os, name)))
         for name in ("write_bytes", "write_text"):
             monkeypatch.setattr(Path, name, self._write(getattr(Path, name)))
+        write_picture = self._write(resize_unit._write_file)
+        monkeypatch.setattr(resize_unit, "_write_file", write_picture)
 
     def _take_step(self) -> None:
         if self.steps == 0:
@@ -227,6 +229,15 @@ class Mortal:
             return real(path, data, **options)
 
         return write
+
+
+def test_a_picture_is_written_whole_in_however_many_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:7]))
+    resize_unit._write_file(str(tmp_path / "a"), bytes(range(100)))
+    assert (tmp_path / "a").read_bytes() == bytes(range(100))
 
 
 def test_killed_at_any_step_the_same_command_ends_with_the_same_bytes(
