@@ -291,3 +291,15 @@ def test_a_source_is_a_value(tmp_path: Path) -> None:
     source = find_source(fill(tmp_path, "a/1.jpg"))
     with pytest.raises(dataclasses.FrozenInstanceError):
         source.skipped = 1  # type: ignore[misc]
+
+
+def test_the_folder_around_a_data_set_is_no_class(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "SRC" / "tiny" / split / "cat").mkdir(parents=True)
+        (tmp_path / "SRC" / "tiny" / split / "cat" / "1.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"nothing but tiny, which has train and val in it; give"):
+        find_source(tmp_path / "SRC")
+    assert find_source(tmp_path / "SRC" / "tiny").classes == ("cat",)
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    (tmp_path / "one" / "cat" / "1.jpg").write_bytes(b"x")
+    assert find_source(tmp_path / "one").classes == ("cat",)

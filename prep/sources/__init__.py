@@ -46,6 +46,7 @@ def find_source(
     for packed, command in PACKED.items():
         if (root / packed).is_file() and sum(1 for _ in root.iterdir()) == 1:
             raise UserError(f"{root / packed} has to be unpacked first: {command} {root / packed}")
+    _refuse_outer_folder(root)
     source = (
         find_archives(root, wanted)
         or find_kaggle(root, wanted)
@@ -68,6 +69,19 @@ def find_source(
             first = split.listing.names[int((split.listing.labels == UNLABELLED).argmax())]
             raise UserError(f"{root / first} has no label; only a test split may be without")
     return source
+
+
+def _refuse_outer_folder(root: Path) -> None:
+    """A data set's outer folder, such as `unzip -d SRC` makes, is not a data set of one class."""
+    folders = subfolders(root)
+    if len(folders) == 1 and folders[0] not in SPLITS:
+        inner = root / folders[0]
+        below = [split for split in SPLITS if (inner / split).is_dir()]
+        if below:
+            raise UserError(
+                f"{root} holds nothing but {folders[0]}, which has {' and '.join(below)} in it; "
+                f"give {inner}"
+            )
 
 
 def _find_numbered(root: Path, manifest: Manifest | None, jobs: int | None) -> Source | None:
