@@ -21,7 +21,7 @@ from prep.program import UserError
 
 PATIENCE = 60.0  # seconds for the workers of a killed run to end
 POLL = 0.05  # seconds
-LOCKS = ("lock", "workers")  # files of the folder that is claimed
+LOCKS = ("lock", "workers")  # files of the folder that is claimed, in the order of their making
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,14 @@ def claimed(folder: Path, out: Path) -> Iterator[Claim]:
         finally:
             os.close(descriptor)
         yield claim
+
+
+def give_back(folder: Path) -> None:
+    """Remove a claimed folder that holds nothing but the claim, the lock last."""
+    for name in reversed(LOCKS):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the next run has begun
+        folder.rmdir()
 
 
 def _wait_for_workers(descriptor: int, out: Path) -> None:

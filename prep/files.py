@@ -6,9 +6,11 @@ For both programs; the standard library only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,10 +78,30 @@ def only_run(lock: Path, out: Path) -> Iterator[None]:
 
     Raises UserError when another process holds the file `lock`.
     """
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    _lock(descriptor, out)
+    descriptor = _locked(lock, out)
     try:
         yield
+    finally:
+        os.close(descriptor)
+
+
+def read_regular(path: Path | str, limit: int = 1 << 24) -> bytes:
+    """The bytes of a file.
+
+    Raises OSError as open() does, for a pipe or a device, which could keep us waiting, and for a
+    file of more than `limit` bytes, which may have grown since somebody looked.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = os.read(descriptor, min(about.st_size, limit) + 1)
+        while len(data) <= limit and (more := os.read(descriptor, limit + 1 - len(data))):
+            data += more
+        if len(data) > limit:
+            raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
+        return data
     finally:
         os.close(descriptor)
 
@@ -95,16 +117,22 @@ def sync_folder(folder: Path) -> None:
 
 def _locked_file(partial: Path, path: Path) -> int:
     """Create `partial`, empty and locked by this process; the lock dies with the process."""
+    try:
+        descriptor = _locked(partial, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    os.ftruncate(descriptor, 0)
+    return descriptor
+
+
+def _locked(file: Path, out: Path) -> int:
+    """Open `file`, made if it is not there, and lock it."""
     while True:
-        try:
-            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise _cannot_write(path, error) from error
-        _lock(descriptor, path)
-        # The other writer may have renamed the file between our open and our lock.
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        _lock(descriptor, out)
+        # Another process may have renamed or removed the file between our open and our lock.
         with contextlib.suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == partial.stat().st_ino:
-                os.ftruncate(descriptor, 0)
+            if os.fstat(descriptor).st_ino == file.stat().st_ino:
                 return descriptor
         os.close(descriptor)
 

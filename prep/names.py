@@ -65,14 +65,16 @@ class _Distinct:
     """Names that differ in more than case and Unicode form."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._last: dict[str, int] = {}  # of each name that is taken: its last number
 
     def add(self, prefix: str, stem: str, ending: str) -> str:
-        name, number = prefix + stem + ending, 1
-        while (key := _key(name)) in self._taken:
-            number += 1
-            name = f"{prefix}{stem}~{number}{ending}"
-        self._taken.add(key)
+        name = prefix + stem + ending
+        first = key = _key(name)
+        while key in self._last:
+            self._last[first] += 1
+            name = f"{prefix}{stem}~{self._last[first]}{ending}"
+            key = _key(name)
+        self._last[key] = 1
         return name
 
 

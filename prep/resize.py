@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from prep import prepared
 from prep.check import contradictions
-from prep.claim import LOCKS, Claim, claimed
+from prep.claim import LOCKS, Claim, claimed, give_back
 from prep.comparison import first_of
 from prep.files import whole_file
 from prep.finish import Journal, SplitSummary, already_done, finish
@@ -77,7 +77,8 @@ def resize(source: Source, out: Path, options: Options) -> list[SplitSummary]:
             else already_done(out / split, len(rejected[split]))
             for split, journal in journals.items()
         ]
-        shutil.rmtree(work)
+        for split in journals:
+            shutil.rmtree(work / split, ignore_errors=True)
     return summaries
 
 
@@ -94,9 +95,9 @@ def _work_folder(out: Path) -> Iterator[tuple[Path, Claim]]:
 
 
 def _clear_if_unused(work: Path) -> None:
-    """A run that was refused before it began leaves nothing."""
-    if work.exists() and {path.name for path in work.iterdir()} <= set(LOCKS):
-        shutil.rmtree(work, ignore_errors=True)
+    """Nothing is left of a run that has ended well, or was refused before it began."""
+    if {path.name for path in work.iterdir()} <= set(LOCKS):
+        give_back(work)
 
 
 # --------------------------------------------------------------------------- one split
@@ -121,6 +122,11 @@ def _prepare_split(
             _forget_lost_pictures(folder, rows_folder)
     elif folder.exists():
         raise UserError(f"{folder} exists and was not made by this command; give another folder")
+    elif prepared.partial_folder(folder).exists():
+        raise UserError(
+            f"{prepared.partial_folder(folder)} was left by a run of which nothing else is known; "
+            "remove it, or give another OUT"
+        )
     else:
         rows_folder.mkdir(exist_ok=True)
         with whole_file(plan_file) as partial:

@@ -114,7 +114,7 @@ class Huge:
     ("value", "message"),
     [
         (Evil(), r"it asks for (posix|nt)\.system"),
-        (Huge(), "without data"),
+        (Huge(), "begins otherwise"),
         ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}, "is no batch of CIFAR-10"),
         ({b"data": np.zeros((2, 3071), np.uint8)}, "is no batch of CIFAR-10"),
         ({b"data": 3}, "is no batch of CIFAR-10"),
@@ -177,4 +177,20 @@ def test_garbage_is_refused(tmp_path: Path, data: bytes) -> None:
 def test_the_packed_archive_says_how_to_unpack_it(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"x")
     with pytest.raises(UserError, match=r"has to be unpacked first: tar -xzf"):
+        find_source(tmp_path)
+
+
+def test_a_pickle_whose_values_are_endless_to_print_is_refused_at_once(tmp_path: Path) -> None:
+    nested: Any = ()
+    for _ in range(60):
+        nested = (nested, nested)  # 2**60 brackets
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return np.zeros(1).__reduce__()[0], (np.ndarray, nested, b"b")
+
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": Evil()}))
+    with pytest.raises(UserError, match="begins otherwise than numpy's do"):
         find_source(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import unicodedata
 
 import pytest
@@ -81,3 +82,12 @@ def test_class_folders_alike_are_told_apart() -> None:
     assert class_folders(("Dog", "dog", "a/b", "..", "dog~2")) == (
         *("Dog", "dog~2", "a_b", "__", "dog~2~2"),
     )
+
+
+def test_many_pictures_of_one_name_take_no_longer_each() -> None:
+    given = FileNames(("a",), whole_stem=False)
+    started = time.process_time()
+    names = [given.add(0, f"{number}/image.jpg") for number in range(50_000)]
+    assert time.process_time() - started < 10  # seconds; in a row of tries it would be an hour
+    assert names[:3] == ["a/image.jpg", "a/image~2.jpg", "a/image~3.jpg"]
+    assert len(set(names)) == len(names)

@@ -17,7 +17,7 @@ from conftest import small_jpeg
 from prep import manifest
 from prep.handover import UNLABELLED
 from prep.program import UserError
-from prep.sources import find_source, listing
+from prep.sources import find_source, listing, parquet_rows
 from prep.sources.listing import Source
 
 NAMES = ["tench, Tinca tinca", "goldfish", "a/b"]
@@ -315,3 +315,26 @@ def test_a_split_without_rows_is_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "validation-0.parquet", [])
     with pytest.raises(UserError, match="holds no pictures for val"):
         find_source(tmp_path)
+
+
+def test_large_images_are_read_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [{"bytes": bytes([n]) * 1000, "path": f"{n}.jpg"} for n in range(9)]
+    table = pa.table({"image": images, "label": [0] * 9})
+    pq.write_table(table, tmp_path / "train-0.parquet")
+    monkeypatch.setattr(parquet_rows, "BYTES_AT_ONCE", 3000)
+    asked: list[int] = []
+    real = pq.ParquetFile.iter_batches
+
+    def iter_batches(self: Any, batch_size: int, **options: Any) -> Any:
+        asked.append(batch_size)
+        return real(self, batch_size, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
+    split = find_source(tmp_path).splits["train"]
+    asked.clear()
+    found = [picture.data for picture in split.read(tmp_path, split.listing)]
+    assert found == [image["bytes"] for image in images]
+    assert len(asked) == 1
+    assert 1 <= asked[0] <= 30

@@ -730,3 +730,24 @@ def test_too_many_rejects_are_listed_for_every_split(tmp_path: Path, tiny: Path)
     assert not (out / "train").exists()
     done = run(copy, out, Settings(), rejects=1.0)
     assert not any(summary.already_done for summary in done)
+
+
+def test_another_split_s_unfinished_work_is_kept(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "UNIT_SIZE", 2)
+    kill_after(monkeypatch, 30, tiny, tmp_path / "out")
+    journal = tmp_path / "out" / ".prep" / "train"
+    before = sorted(path.name for path in journal.iterdir())
+    assert any(name.endswith(".parquet") for name in before)
+    found = find_source(tiny)
+    run(dataclasses.replace(found, splits={"val": found.splits["val"]}), tmp_path / "out")
+    assert sorted(path.name for path in journal.iterdir()) == before
+    run(found, tmp_path / "out")
+    assert not (tmp_path / "out" / ".prep").exists()
+    shutil.rmtree(tmp_path / "out")
+
+    (tmp_path / "out" / "train.partial" / "horse").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"train.partial was left by a run of which nothing else"):
+        run(found, tmp_path / "out")
+    assert (tmp_path / "out" / "train.partial" / "horse").is_dir()

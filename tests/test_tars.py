@@ -152,3 +152,18 @@ def test_a_picture_beyond_the_end_or_of_too_many_bytes_has_a_reason(tmp_path: Pa
     assert (early.data, early.reason) == (None, "the archive ends 112 bytes too early")
     assert huge.data is None
     assert "are more than" in str(huge.reason)
+
+
+@pytest.mark.parametrize("rest", [tar_bytes({"b.jpg": b"second"}), b"x" * 1000])
+def test_what_follows_the_end_mark_is_not_dropped(rest: bytes) -> None:
+    whole = tar_bytes({"a.jpg": b"first"})
+    assert [member.name for member in list_all(whole + bytes(1 << 21))] == ["a.jpg"]
+    with pytest.raises(DamagedArchiveError, match="something after its end mark"):
+        list_all(whole + bytes(1 << 21) + rest)
+
+
+def test_a_chain_of_headers_is_damage() -> None:
+    header = tarfile.TarInfo("long")
+    header.type = tarfile.GNUTYPE_LONGNAME
+    with pytest.raises(DamagedArchiveError, match="damaged"):
+        list_all(header.tobuf() * 3000 + tar_bytes({"a.jpg": b""}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,17 @@ def test_two_of_a_kind_under_one_key_are_refused(
 def test_the_same_label_in_both_forms_is_one(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", {"a.cls": b"1", "a.json": b'{"cls": 1}', "a.jpg": b"A"})
     assert find_source(tmp_path).splits["train"].listing.labels.tolist() == [1]
+
+
+def test_a_link_in_a_picture_s_place_is_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for key, kind in (("a", tarfile.SYMTYPE), ("b", tarfile.REGTYPE), ("c", tarfile.LNKTYPE)):
+            member = tarfile.TarInfo(f"{key}.jpg")
+            member.type, member.linkname = kind, "b.jpg"
+            tar.addfile(member)
+            label = tarfile.TarInfo(f"{key}.cls")
+            label.size = 1
+            tar.addfile(label, io.BytesIO(b"0"))
+    split = find_source(tmp_path).splits["train"]
+    reasons = [picture.reason for picture in split.read(tmp_path, split.listing)]
+    assert reasons == ["a link or device in an archive", None, "a link or device in an archive"]

@@ -115,7 +115,7 @@ class _ArraysOnly(pickle.Unpickler):
 def _empty_array(kind: object, shape: object, _: object) -> npt.NDArray[np.int8]:
     """What a pickled array begins with, before its state gives dtype, shape and data."""
     if kind is not np.ndarray or shape != (0,):
-        raise pickle.UnpicklingError(f"an array of shape {shape!r} without data")
+        raise pickle.UnpicklingError("an array that begins otherwise than numpy's do")
     return np.ndarray((0,), np.int8)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from prep.files import read_regular
 from prep.handover import UNLABELLED
 from prep.images import MAX_BYTES, too_many_bytes
 from prep.program import UserError
@@ -164,7 +165,7 @@ def read_files(root: Path, listing: Listing) -> Iterator[Picture]:
             yield Picture(name, label, None, too_many_bytes(size))
             continue
         try:
-            data = (root / name).read_bytes()
+            data = read_regular(f"{root}/{name}", MAX_BYTES)
         except OSError as error:
             yield Picture(name, label, None, f"cannot be read: {error.strerror}")
         else:
@@ -174,7 +175,7 @@ def read_files(root: Path, listing: Listing) -> Iterator[Picture]:
 def read_words(path: Path) -> dict[str, str]:
     """words.txt, if it is there: the name of each class for people."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(path).decode("utf-8").splitlines()
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:

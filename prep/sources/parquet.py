@@ -48,7 +48,9 @@ def find_parquet(root: Path) -> Source | None:
     for folder in (root, root / "data"):
         for path in sorted(folder.glob("*.parquet")):
             match = _FILE.fullmatch(path.name)
-            if match and not path.with_suffix(".json").exists():  # else a prepared set's manifest
+            if (
+                match and path.is_file() and not path.with_suffix(".json").exists()
+            ):  # else a prepared set's manifest
                 split = SPLIT_NAMES[match[1]]
                 files.setdefault(split, []).append(str(path.relative_to(root)))
     if not files:

@@ -24,7 +24,8 @@ from prep.images import MAX_BYTES, too_many_bytes
 from prep.program import UserError
 from prep.sources.listing import Listing, Picture
 
-IMAGES_AT_ONCE = 64  # 7 MB of ImageNet
+IMAGES_AT_ONCE = 64  # 7 MB of ImageNet, at most
+BYTES_AT_ONCE = 1 << 26  # of images of a row group's mean size
 READ_AHEAD = 1 << 20  # bytes; without it Arrow reads a row group whole
 IMAGE_COLUMNS = ("image", "img", "jpg")
 LABEL_COLUMNS = ("label", "cls", "fine_label")
@@ -132,8 +133,11 @@ def _images_of_group(
 
     Raises ArrowInvalid when the group is shorter than it says.
     """
+    about = table.metadata.row_group(group)
+    mean_bytes = max(about.total_byte_size // max(about.num_rows, 1), 1)
+    at_once = min(max(BYTES_AT_ONCE // mean_bytes, 1), IMAGES_AT_ONCE)
     first = 0
-    for batch in table.iter_batches(IMAGES_AT_ONCE, row_groups=[group], columns=[columns.data]):
+    for batch in table.iter_batches(at_once, row_groups=[group], columns=[columns.data]):
         images = image_values(batch, columns)
         for row in wanted[(wanted >= first) & (wanted < first + len(batch))].tolist():
             yield images[row - first].as_py()

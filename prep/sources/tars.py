@@ -84,7 +84,7 @@ def members(file: BinaryIO, start: int, size: int) -> Iterator[Member]:
                     found.isdir(),
                 )
             offset = archive.offset
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise DamagedArchiveError(f"is damaged or cut short at byte {offset} ({error})") from error
     window.seek(offset)
     mark = window.read(BLOCK)
@@ -92,6 +92,11 @@ def members(file: BinaryIO, start: int, size: int) -> Iterator[Member]:
         raise DamagedArchiveError(f"is cut short: it ends at byte {offset} without its end mark")
     if mark.strip(b"\0"):
         raise DamagedArchiveError(f"is damaged at byte {offset}")
+    while rest := window.read(READ_AHEAD):
+        if rest.strip(b"\0"):
+            raise DamagedArchiveError(
+                f"has something after its end mark at byte {offset}, such as another archive"
+            )
 
 
 def size_of(file: BinaryIO) -> int:

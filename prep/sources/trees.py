@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prep.files import read_regular
 from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.sources.folders import (
@@ -165,6 +166,6 @@ def label_by_file(wnids: Mapping[str, str], classes: tuple[str, ...], path: Path
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); get it again") from error

@@ -20,11 +20,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from prep.files import read_regular
 from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.progress import progress
 from prep.sources.listing import SPLITS, Listing, ListingBuilder, Source, Split
 from prep.sources.tars import (
+    NOT_REGULAR,
     READ_AHEAD,
     DamagedArchiveError,
     Member,
@@ -108,7 +110,8 @@ def list_shard(shard: tuple[int, Path]) -> tuple[int, list[str], npt.NDArray[np.
     try:
         with path.open("rb", READ_AHEAD) as file:
             for picture, label in _samples(path, file):
-                builder.add(picture.name, label, picture.size, 0, picture.offset)
+                size = picture.size if picture.regular else NOT_REGULAR
+                builder.add(picture.name, label, size, 0, picture.offset)
     except (OSError, DamagedArchiveError) as error:
         raise UserError(f"{path} {error}; get it again") from error
     listing = builder.build()
@@ -117,8 +120,8 @@ def list_shard(shard: tuple[int, Path]) -> tuple[int, list[str], npt.NDArray[np.
 
 def _samples(path: Path, file: BinaryIO) -> Iterator[tuple[Member, int]]:
     """The picture and the label, or UNLABELLED, of every sample that has a picture."""
-    regular = (member for member in members(file, 0, size_of(file)) if member.regular)
-    for key, parts in itertools.groupby(regular, lambda member: _key(member.name)[0]):
+    files = (member for member in members(file, 0, size_of(file)) if not member.folder)
+    for key, parts in itertools.groupby(files, lambda member: _key(member.name)[0]):
         picture, label = None, UNLABELLED
         for member in parts:
             ending = _key(member.name)[1]
@@ -126,7 +129,7 @@ def _samples(path: Path, file: BinaryIO) -> Iterator[tuple[Member, int]]:
                 if picture is not None:
                     raise UserError(f"{path}: key {key} has two pictures; {ONE_OF_EACH}")
                 picture = member
-            elif ending in ("cls", "json"):
+            elif ending in ("cls", "json") and member.regular:
                 found = _label(path, file, member, ending)
                 if UNLABELLED not in (label, found) and label != found:
                     raise UserError(
@@ -162,7 +165,7 @@ def _label(path: Path, file: BinaryIO, member: Member, ending: str) -> int:
 def _class_names(path: Path, count: int) -> list[str]:
     """The lines of classes.txt, else the numbers of the classes."""
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        names = [line.strip() for line in read_regular(path).decode("utf-8").splitlines()]
     except FileNotFoundError:
         return [f"{label:04d}" for label in range(count)]
     except (OSError, UnicodeDecodeError) as error:
