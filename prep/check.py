@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.comparison import compare, first_of, match
-from prep.manifest import Manifest, load
+from prep.manifest import Manifest, load, names
 from prep.program import UserError
 from prep.progress import progress
 from prep.sources.listing import Listing, Source, Split
 from prep.sources.tars import READ_AHEAD, DamagedArchiveError, members
+from prep.sources.walk import subfolders
 from prep.units import run_units
 
 LISTED_AT_ONCE = 1 << 16  # pictures
@@ -52,42 +53,66 @@ def manifest_of(source: Source) -> Manifest | None:
     return match(source.classes)
 
 
-def refuse_contradictions(source: Source, manifest: Manifest, wanted: Sequence[str]) -> None:
-    """The quick check. Raises UserError when the source is not what the manifest says."""
+def named(source: Source, manifest: Manifest | None) -> Source:
+    """`source` with the classes' names of a manifest that knows all of them, where it has none."""
+    if manifest is None:
+        manifest = next((m for m in map(load, names()) if m.knows(source.classes)), None)
+    if manifest is None:
+        return source
+    known = {entry.folder: entry.name for entry in manifest.classes}
+    pairs = zip(source.classes, source.names, strict=True)
+    return dataclasses.replace(
+        source,
+        names=tuple(known.get(folder, name) if name == folder else name for folder, name in pairs),
+    )
+
+
+def refuse_contradictions(source: Source, manifest: Manifest | None, wanted: Sequence[str]) -> None:
+    """The quick check. Raises UserError when the source has gaps or is not as `manifest` says."""
     found = contradictions(source, manifest, wanted)
     if found:
         raise UserError(
-            f"{source.root} contradicts {manifest.title}: {first_of(found)}; `prep check` tells "
-            "all, --partial takes what is there"
+            f"{source.root} {verdict(manifest)}: {first_of(found)}; `prep check` tells all, "
+            "--partial takes what is there"
         )
+
+
+def verdict(manifest: Manifest | None) -> str:
+    return f"contradicts {manifest.title}" if manifest else "is not whole"
 
 
 def contradictions(
     source: Source,
-    manifest: Manifest,
+    manifest: Manifest | None,
     wanted: Sequence[str],
     counts: Mapping[str, npt.NDArray[np.int64] | None] | None = None,
 ) -> list[str]:
-    """Where the source contradicts the manifest, in sentences; only splits `wanted` count.
+    """The source's own gaps and where it contradicts the manifest, in sentences, by split `wanted`.
 
     counts: pictures of each class by split; None: as listed, where archives are not looked into.
     """
+    gaps = [gap for name in wanted if name in source.splits for gap in source.splits[name].gaps]
+    if manifest is None:
+        return gaps
     if counts is None:
         counts = {name: split.counts(len(source.classes)) for name, split in source.splits.items()}
     about = dataclasses.replace(
         manifest, splits={name: s for name, s in manifest.splits.items() if name in wanted}
     )
-    labelled = {
-        name: None if found is None else found.tolist()
+    images: dict[str, list[int] | int | None] = {
+        name: len(source.splits[name].listing)
+        if name in about.splits and not about.splits[name].labelled
+        else None
+        if found is None
+        else found.tolist()
         for name, found in counts.items()
-        if name not in about.splits or about.splits[name].labelled
     }
     sizes = {
         archive.file: (source.root / archive.file).stat().st_size
         for archive in manifest.archives
         if set(archive.holds) & {*wanted, "devkit"} and (source.root / archive.file).is_file()
     }
-    return compare(about, source.classes, labelled, sizes)
+    return gaps + compare(about, source.classes, images, sizes)
 
 
 def look_inside(source: Source, manifest: Manifest | None, jobs: int | None) -> Contents:
@@ -97,12 +122,14 @@ def look_inside(source: Source, manifest: Manifest | None, jobs: int | None) -> 
     """
     counts, oddities = {}, []
     for name, split in source.splits.items():
-        known = {
-            file.rpartition("/")[2]: oddity.kind
+        kinds = {
+            file: oddity.kind
             for oddity in (manifest.oddities if manifest else ())
             if oddity.split == name
             for file in oddity.files
         }
+        paths = {file: kind for file, kind in kinds.items() if "/" in file}
+        known = {file: kind for file, kind in kinds.items() if file not in paths}
         counts[name] = np.zeros(len(source.classes), np.int64)
         odd: Counter[str] = Counter()
         with progress(f"check {name}", None) as report:
@@ -110,9 +137,15 @@ def look_inside(source: Source, manifest: Manifest | None, jobs: int | None) -> 
                 counts[name] += np.bincount(labels[labels >= 0], minlength=len(source.classes))
                 odd.update(found)
                 report(len(labels))
-        totals = Counter(known.values())
+        odd.update(kind for file, kind in paths.items() if _lies_in(source.root, file))
+        totals = Counter([*known.values(), *paths.values()])
         oddities += [OddityFound(kind, name, odd[kind], totals[kind]) for kind in totals]
     return Contents(counts, oddities)
+
+
+def _lies_in(root: Path, path: str) -> bool:
+    """Whether there is a file or folder `path`, which may begin in a folder of the source."""
+    return any((root / folder / path).exists() for folder in ("", *subfolders(root)))
 
 
 @dataclasses.dataclass(frozen=True)

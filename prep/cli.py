@@ -26,10 +26,11 @@ from prep.options import (
     SplitName,
     Which,
 )
-from prep.program import UserError
+from prep.program import UserError, counted
 
 if TYPE_CHECKING:
     from prep.manifest import Manifest
+    from prep.sources.listing import Source
 
 app = typer.Typer(
     name="prep",
@@ -93,21 +94,24 @@ def check(
     known = _manifest_named(manifest)
     found = find_source(source, split.splits, known, clutter, jobs)
     known = known or stage.manifest_of(found)
+    _tell_skipped(found)
     contents = stage.look_inside(found, known, jobs)
     print_table(source_table(found, known, contents))
-    wrong = []
-    if known is not None:
-        wrong = stage.contradictions(found, known, split.splits, contents.counts)
-        if md5:
-            for archive, right in stage.check_md5s(found, known, jobs):
-                typer.echo(f"{archive}: md5 {'right' if right else 'WRONG'}")
-                wrong += [] if right else [f"{archive} has another md5 than {known.title}'s"]
+    wrong = stage.contradictions(found, known, split.splits, contents.counts)
+    if md5:
+        checked = 0
+        for archive, right in stage.check_md5s(found, known, jobs) if known else ():
+            checked += 1
+            typer.echo(f"{archive}: md5 {'right' if right else 'WRONG'}")
+            wrong += [] if right else [f"{archive} is not as published: its md5 is another"]
+        if not checked:
+            typer.echo("md5: nothing to check, no archive with a known md5 is there")
     for sentence in wrong:
         typer.echo(f"contradiction: {sentence}")
-    if wrong and known is not None:
+    if wrong:
         raise UserError(
-            f"{source} contradicts {known.title} in {len(wrong)} ways; mend it, or prepare what is "
-            "there with `prep resize --partial`"
+            f"{source} {stage.verdict(known)} in {counted(len(wrong), 'way')}; mend it, or prepare "
+            "what is there with `prep resize --partial`"
         )
 
 
@@ -173,11 +177,11 @@ def resize(
     known = _manifest_named(manifest)
     listed = Which.all.splits if val_fraction else split.splits  # divided first, dropped then
     found = find_source(source, listed, known, clutter, jobs)
-    if found.skipped:
-        typer.echo(f"{found.skipped} files passed over: no picture by their name", err=True)
+    _tell_skipped(found)
     known = known or checks.manifest_of(found)
-    if known is not None and not partial:
+    if not partial:
         checks.refuse_contradictions(found, known, listed)
+    found = checks.named(found, known)
     if val_fraction:
         found = with_validation(found, val_fraction, seed, split.splits)
     options = Options(
@@ -290,6 +294,16 @@ def inspect(
     if png is not None:
         sheet.save_png(sheet.beton_sheet(opened, card), png)
         typer.echo(f"contact sheet: {png}")
+
+
+def _tell_skipped(source: Source) -> None:
+    skipped = source.skipped
+    if skipped.count:
+        typer.echo(
+            f"{counted(skipped.count, 'file')} passed over, such as {skipped.first}: no pictures "
+            "by their names, or no regular files",
+            err=True,
+        )
 
 
 def _manifest_named(name: str | None) -> Manifest | None:

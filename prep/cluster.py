@@ -31,22 +31,9 @@ def run_on_dask(
     Workers may come and go. Raises UserError when no scheduler answers at `address`, when there
     are no workers for a minute, or when a unit has killed several workers.
     """
-    try:
-        from distributed import Client
+    with connected(address) as client:
         from distributed.scheduler import KilledWorker
-    except ImportError as error:
-        raise UserError(
-            f"--dask {address} needs the package distributed ({error}); install "
-            "alexnet-ffcv[cluster]"
-        ) from error
-    try:
-        client: Any = Client(address, timeout=CONNECT)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, "
-            "or mend --dask"
-        ) from error
-    with client:
+
         for future in _finished(client, address, function, iter(units)):
             try:
                 yield future.result()
@@ -55,6 +42,24 @@ def run_on_dask(
                     f"a unit of work killed its Dask worker again and again ({error}); look at the "
                     "workers' logs, give them more memory, then run the same command again"
                 ) from error
+
+
+def connected(address: str) -> Any:
+    """A client of the scheduler at `address`, to be closed. Raises UserError when none answers."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UserError(
+            f"--dask {address} needs the package distributed ({error}); install "
+            "alexnet-ffcv[cluster]"
+        ) from error
+    try:
+        return Client(address, timeout=CONNECT)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, "
+            "or mend --dask"
+        ) from error
 
 
 def _finished(client: Any, address: str, function: Any, waiting: Iterator[Any]) -> Iterator[Any]:

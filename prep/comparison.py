@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from prep.manifest import Manifest, load, names
-
-EXAMPLES = 3  # named in a sentence; the others are counted
+from prep.program import examples
 
 
 def match(classes: Sequence[str]) -> Manifest | None:
@@ -31,14 +30,15 @@ def match(classes: Sequence[str]) -> Manifest | None:
 def compare(
     manifest: Manifest,
     classes: Sequence[str],
-    counts: Mapping[str, Sequence[int] | None],
+    counts: Mapping[str, Sequence[int] | int | None],
     archives: Mapping[str, int],
 ) -> list[str]:
     """What contradicts the manifest, one sentence each; none when all agrees.
 
     classes: the folders that are there. counts: the splits that are there, each with its images
-    per class in the order of `classes`, or None where these are not known. archives: name and
-    bytes of the files that are there; those that the manifest does not know are passed over.
+    per class in the order of `classes`, with all its images where it has no labels, or None where
+    neither is known. archives: name and bytes of the files that are there; those that the manifest
+    does not know are passed over.
     """
     return [
         *_compare_classes(manifest, classes),
@@ -47,7 +47,7 @@ def compare(
             sentence
             for split, known in counts.items()
             if known is not None and split in manifest.splits
-            for sentence in _compare_counts(manifest, split, dict(zip(classes, known, strict=True)))
+            for sentence in _compare_counts(manifest, split, classes, known)
         ),
         *(
             f"{archive.file} has {archives[archive.file]:,} bytes instead of {archive.bytes:,}"
@@ -71,12 +71,12 @@ def _compare_classes(manifest: Manifest, classes: Sequence[str]) -> list[str]:
     if missing:
         sentences.append(
             f"{len(missing)} of the {len(known)} classes of {manifest.name} missing: "
-            f"{_examples(missing)}"
+            f"{examples(missing)}"
         )
     if foreign:
         sentences.append(
             f"{len(foreign)} of {len(classes)} classes unknown to {manifest.name}: "
-            f"{_examples(foreign)}"
+            f"{examples(foreign)}"
         )
     return sentences
 
@@ -96,7 +96,17 @@ def _compare_splits(manifest: Manifest, present: Iterable[str]) -> list[str]:
     return missing + surplus
 
 
-def _compare_counts(manifest: Manifest, split: str, counts: Mapping[str, int]) -> list[str]:
+def _compare_counts(
+    manifest: Manifest, split: str, classes: Sequence[str], images: Sequence[int] | int
+) -> list[str]:
+    total = images if isinstance(images, int) else sum(images)
+    expected = manifest.images(split, classes)
+    sentences = []
+    if expected is not None and total != expected:
+        sentences.append(f"{split} has {total:,} images instead of {expected:,}")
+    if isinstance(images, int):
+        return sentences
+    counts = dict(zip(classes, images, strict=True))
     different = [
         f"{known.folder} ({known.name}) {counts[known.folder]:,} instead of {known.images[split]:,}"
         for known in manifest.classes
@@ -104,25 +114,12 @@ def _compare_counts(manifest: Manifest, split: str, counts: Mapping[str, int]) -
         and known.folder in counts
         and counts[known.folder] != known.images[split]
     ]
-    left_out = [
-        known for known in manifest.classes if known.optional and known.folder not in counts
-    ]
-    sentences = []
-    if all(split in known.images for known in left_out):
-        total = sum(counts.values())
-        expected = manifest.splits[split].images - sum(known.images[split] for known in left_out)
-        if total != expected:
-            sentences.append(f"{split} has {total:,} images instead of {expected:,}")
     if different:
         sentences.append(
             f"{split} has other numbers of images in {len(different)} of {len(counts)} classes: "
-            f"{_examples(different)}"
+            f"{examples(different)}"
         )
     return sentences
-
-
-def _examples(items: Sequence[str]) -> str:
-    return ", ".join(items[:EXAMPLES]) + (", ..." if len(items) > EXAMPLES else "")
 
 
 def first_of(sentences: Sequence[str]) -> str:

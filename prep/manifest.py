@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -64,6 +64,19 @@ class Manifest:
     splits: Mapping[str, Split]
     classes: tuple[KnownClass, ...]  # label order, which is the order of the folders' names
     oddities: tuple[Oddity, ...]
+
+    def knows(self, classes: Iterable[str]) -> bool:
+        return {known.folder for known in self.classes}.issuperset(classes)
+
+    def images(self, split: str, classes: Collection[str]) -> int | None:
+        """Images of a split without the optional classes that are not among `classes`.
+
+        None when the split, or how many images such a class has, is not known.
+        """
+        left_out = [c for c in self.classes if c.optional and c.folder not in classes]
+        if split not in self.splits or any(split not in c.images for c in left_out):
+            return None
+        return self.splits[split].images - sum(c.images[split] for c in left_out)
 
 
 # --------------------------------------------------------------------------- reading

@@ -1,4 +1,4 @@
-"""The edge of a command-line program: failures as one line, exit codes, checks of shared options.
+"""The edge of a command-line program: failures as one line, exit codes, wording, shared options.
 
 For both programs; the standard library only.
 """
@@ -6,16 +6,32 @@ For both programs; the standard library only.
 from __future__ import annotations
 
 import errno
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 INTERRUPTED = 130  # exit code after Ctrl-C, 128 + SIGINT
+TERMINATED = 143  # exit code after SIGTERM, 128 + SIGTERM
 
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: the value, the limit, the next step."""
+
+
+EXAMPLES = 3  # named in a message; the others are counted
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as "1 class", "2 classes"."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
+
+
+def examples(items: Sequence[str]) -> str:
+    """The first few of a message's items."""
+    return ", ".join(items[:EXAMPLES]) + (", ..." if len(items) > EXAMPLES else "")
 
 
 def run_program(name: str, program: Callable[[list[str]], object]) -> NoReturn:
@@ -25,6 +41,7 @@ def run_program(name: str, program: Callable[[list[str]], object]) -> NoReturn:
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         program(arguments)
     except (UserError, OSError) as error:
@@ -43,8 +60,16 @@ def run_program(name: str, program: Callable[[list[str]], object]) -> NoReturn:
     except SystemExit as ending:
         if ending.code == INTERRUPTED:
             _print_failure(name, "interrupted; the same command carries on or starts anew")
+        if ending.code == TERMINATED:
+            _print_failure(name, "ended by SIGTERM; the same command carries on or starts anew")
         raise
     sys.exit(0)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    """SIGTERM ends the program as Ctrl-C does: files that are half written are taken away."""
+    del number, frame
+    sys.exit(TERMINATED)
 
 
 def _print_failure(name: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import time
 from collections.abc import Iterator
 from typing import Protocol
@@ -18,7 +19,7 @@ class Report(Protocol):
 
 @contextlib.contextmanager
 def progress(title: str, total: int | None) -> Iterator[Report]:
-    """Show count, images/s, time left and rejects on standard error while the block runs.
+    """Show count, images a second, time left and rejects on standard error while the block runs.
 
     `total` is None where nobody knows it yet.
     """
@@ -35,28 +36,14 @@ def progress(title: str, total: int | None) -> Iterator[Report]:
 @contextlib.contextmanager
 def _bar(console: object, title: str, total: int | None) -> Iterator[Report]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn
 
     assert isinstance(console, Console)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} images/s"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[rejects]} rejected"),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=total, rate="-", rejects=0)
+    known = (BarColumn(bar_width=20),) if total is not None else ()
+    texts = (TextColumn(f"{{task.{text}}}", markup=False) for text in ("description", "fields[so]"))
+    with Progress(next(texts), *known, next(texts), console=console) as bar:
+        of = "" if total is None else f"/{total:,}"
+        task = bar.add_task(title, total=total, so=f"0{of}, starting")
         started, done_so_far, rejected_so_far = time.monotonic(), 0, 0
 
         def report(done: int, rejected: int = 0) -> None:
@@ -64,7 +51,13 @@ def _bar(console: object, title: str, total: int | None) -> Iterator[Report]:
             done_so_far += done
             rejected_so_far += rejected
             rate = done_so_far / max(time.monotonic() - started, 1e-9)
-            bar.update(task, advance=done, rate=f"{rate:,.0f}", rejects=rejected_so_far)
+            so = f"{done_so_far:,}{of} {rate:,.0f}/s"
+            if total is not None and done_so_far:
+                left = max(total - done_so_far, 0) / max(rate, 1e-9)
+                so += f" {datetime.timedelta(seconds=round(left))} left"
+            if rejected_so_far:
+                so += f" {rejected_so_far:,} rejected"
+            bar.update(task, advance=done, so=so)
 
         yield report
 
@@ -84,10 +77,10 @@ class _LineReport:
             rate = self._done / max(now - self._started, 1e-9)
             of, left = "", ""
             if self._total is not None:
-                of = f"/{self._total}"
-                left = f"{(self._total - self._done) / max(rate, 1e-9):,.0f} s left, "
+                of = f"/{self._total:,}"
+                left = f", {(self._total - self._done) / max(rate, 1e-9):,.0f} s left"
+            bad = f", {self._rejected:,} rejected" if self._rejected else ""
             self._console.print(  # type: ignore[attr-defined]
-                f"{self._title}: {self._done}{of}, {rate:,.0f} images/s, "
-                f"{left}{self._rejected} rejected",
+                f"{self._title}: {self._done:,}{of}, {rate:,.0f} images/s{left}{bad}",
                 soft_wrap=True,
             )

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from prep import prepared
 from prep.check import contradictions
 from prep.claim import LOCKS, Claim, claimed, give_back
+from prep.cluster import connected
 from prep.comparison import first_of
 from prep.files import whole_file
 from prep.finish import Journal, SplitSummary, already_done, finish
@@ -47,6 +48,8 @@ def resize(source: Source, out: Path, options: Options) -> list[SplitSummary]:
             f"{out} lies in the source {source.root}, where it would be taken for pictures of it; "
             "give a folder elsewhere"
         )
+    if options.dask is not None:
+        connected(options.dask).close()  # before anything is written
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,9 +136,15 @@ def _prepare_split(
             partial.write_text(json.dumps(wanted))
 
     journal = Journal(rows_folder, len(source.splits[split].unit_bounds()) - 1)
-    if not folder.exists():  # else a run was killed after naming the folder
+    if not folder.exists():
         done = _run(source, folder, journal, claim, options)
         return dataclasses.replace(journal, done_now=done)
+    lost = next(filter(lambda n: not journal.file(n).exists(), range(journal.units)), None)
+    if lost is not None:  # a run is killed after naming the folder when all rows are there
+        raise UserError(
+            f"{folder} is there, but {journal.file(lost)}, which tells of its pictures, is not; "
+            f"remove {folder} and {rows_folder}, then run the same command again"
+        )
     return journal
 
 

@@ -14,13 +14,18 @@ from prep.handover import Card, Statistics
 from prep.manifest import Manifest
 from prep.sources.listing import Source
 
+FILE_WIDTH = 120  # columns where there is no terminal: nothing is cut
+STORED = {"jpg": "JPEGs of", "raw": "pixels of JPEGs of"}
+
 
 def print_table(table: Table) -> None:
-    Console(markup=False).print(table)  # names may hold square brackets
+    console = Console(markup=False)  # names may hold square brackets
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
+    console.print(table)
 
 
 def source_table(source: Source, manifest: Manifest | None, contents: Contents) -> Table:
-    known = manifest.splits if manifest else {}
     title = f"{source.root}: {source.kind}"
     title += f"; {manifest.title}" if manifest else "; no data set that prep knows"
     table = Table(title=title, title_justify="left")
@@ -29,10 +34,11 @@ def source_table(source: Source, manifest: Manifest | None, contents: Contents) 
     for split, counts in contents.counts.items():
         images = len(source.splits[split].listing) if not counts.any() else int(counts.sum())
         there = counts[counts > 0]
+        known = manifest.images(split, source.classes) if manifest else None
         table.add_row(
             split,
             f"{images:,}",
-            f"{known[split].images:,}" if split in known else "",
+            f"{known:,}" if known is not None else "",
             f"{len(there):,}" if len(there) else "unlabelled",
             f"{there.min()} to {there.max()}" if len(there) else "",
         )
@@ -61,12 +67,16 @@ def card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table
     spread = f"{most}" if fewest == most else f"{fewest} to {most}"
     names = [f"{c.wnid} {c.name}" if c.name != c.wnid else c.name for c in card.classes[:3]]
     table = Table(title=str(beton), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # hashes whole, to be copied
     rows = {
         "split": card.split,
         "samples": f"{card.samples:,}",
-        "classes": f"{len(counts)}, {spread} samples each",
+        "classes": f"{len(counts)}, {spread} samples each"
+        if most
+        else f"{len(counts)}, unlabelled",
         "first classes": ", ".join(names) + (", ..." if len(counts) > len(names) else ""),
-        "image": f"{card.side}x{card.side}x3, {card.mode}, JPEG quality {card.quality}",
+        "image": f"{card.side}x{card.side}x3, {STORED[card.mode]} quality {card.quality}",
         "resized by": f"{card.backend}: {card.filter}; {card.fit}, EXIF orientation: {card.exif}",
         "size": f"{size / 1e6:,.1f} MB, whole pages; {stored.mean() / 1e3:,.1f} KB a sample",
         "sha256": str(card.sha256),

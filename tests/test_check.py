@@ -86,6 +86,47 @@ def test_archives_are_counted_by_looking_inside(tmp_path: Path) -> None:
     assert found[0] == "train has 4 images instead of 5"
 
 
+def test_pictures_of_a_test_split_without_labels_are_counted(tmp_path: Path) -> None:
+    tree(tmp_path)
+    (tmp_path / "test").mkdir()
+    for n in range(9):
+        (tmp_path / "test" / f"{n}.JPEG").write_bytes(small_jpeg(n))
+    assert contradictions(find_source(tmp_path), MANIFEST, SPLITS) == []
+    (tmp_path / "test" / "8.JPEG").unlink()
+    found = contradictions(find_source(tmp_path), MANIFEST, SPLITS)
+    assert found == ["test has 8 images instead of 9"]
+
+
+def test_a_source_without_manifest_is_refused_for_its_own_gaps(tmp_path: Path) -> None:
+    source = tree(tmp_path)
+    (tmp_path / "val" / "other").mkdir()
+    (tmp_path / "val" / "other" / "1.JPEG").write_bytes(small_jpeg(0))
+    check.refuse_contradictions(source, None, SPLITS)
+    source = find_source(tmp_path)
+    with pytest.raises(UserError, match="is not whole: 1 picture of val is of 1 class that train"):
+        check.refuse_contradictions(source, None, SPLITS)
+    check.refuse_contradictions(source, None, ("train",))
+
+
+def test_known_odd_paths_are_looked_for_on_disk(tmp_path: Path) -> None:
+    odd = (Oddity("folder", "", "train", ("n00000001/greg", "n00000002/none"), 2),)
+    manifest = dataclasses.replace(MANIFEST, oddities=odd)
+    source = tree(tmp_path)
+    (tmp_path / "train" / "n00000001" / "greg").mkdir()
+    assert look_inside(source, manifest, 1).oddities == [OddityFound("folder", "train", 1, 2)]
+
+
+def test_classes_get_the_names_of_a_manifest_that_knows_them(tmp_path: Path) -> None:
+    for wnid in ("n01440764", "n01443537"):
+        (tmp_path / wnid).mkdir()
+        (tmp_path / wnid / "1.jpg").write_bytes(b"x")
+    source = find_source(tmp_path)
+    assert check.named(source, None).names == ("tench", "goldfish")
+    told = dataclasses.replace(source, names=("n01440764", "my fish"))
+    assert check.named(told, None).names == ("tench", "my fish")
+    assert check.named(tree(tmp_path / "other"), None).names == WNIDS
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_known_odd_files_are_looked_for(tmp_path: Path, jobs: int) -> None:
     for source in (tree(tmp_path / "tree"), archives(tmp_path / "archives")):

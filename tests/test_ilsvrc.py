@@ -177,7 +177,7 @@ def test_an_unpacked_flat_val_beside_train_s_archive_has_the_devkit_s_labels(
         find_source(archives)
 
 
-def test_a_val_picture_of_a_class_without_training_folder_is_refused(archives: Path) -> None:
+def test_val_pictures_of_a_class_without_training_folder_are_a_gap(archives: Path) -> None:
     unpack(archives, "train")
     for path in (archives / "train" / WNIDS[1]).iterdir():
         path.unlink()
@@ -185,8 +185,10 @@ def test_a_val_picture_of_a_class_without_training_folder_is_refused(archives: P
         find_source(archives)
     assert find_source(archives, ("val",)).classes == WNIDS
     (archives / "train" / WNIDS[1]).rmdir()
-    with pytest.raises(UserError, match=f"is of class {WNIDS[1]}, which has no training folder"):
-        find_source(archives)
+    val = find_source(archives).splits["val"]
+    assert val.listing.labels.max() < 2
+    assert len(val.gaps) == 1
+    assert val.gaps[0].endswith(f"of val is of 1 class that train does not have: {WNIDS[1]}")
 
 
 def test_an_empty_train_folder_beside_val_s_archive_counts_for_nothing(archives: Path) -> None:
@@ -207,11 +209,12 @@ def test_a_picture_that_the_devkit_does_not_know_is_refused(archives: Path) -> N
         find_source(archives)
 
 
-def test_a_class_without_training_tar_is_refused_in_val(archives: Path) -> None:
+def test_val_pictures_of_a_class_without_training_tar_are_a_gap(archives: Path) -> None:
     data = tar_bytes({"n00000001.tar": tar_bytes({"1.JPEG": b"x"})})
     (archives / "ILSVRC2012_img_train.tar").write_bytes(data)
-    with pytest.raises(UserError, match="is of class n00000003, which has no training folder"):
-        find_source(archives)
+    val = find_source(archives).splits["val"]
+    assert set(val.listing.labels.tolist()) == {0}
+    assert "classes that train does not have: n00000002, n00000003" in val.gaps[0]
 
 
 @pytest.mark.parametrize(

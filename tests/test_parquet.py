@@ -338,3 +338,40 @@ def test_large_images_are_read_few_at_a_time(
     assert found == [image["bytes"] for image in images]
     assert len(asked) == 1
     assert 1 <= asked[0] <= 30
+
+
+def test_shards_that_are_missing_by_their_numbers_are_a_gap(shards: Path) -> None:
+    assert all(split.gaps == () for split in find_source(shards).splits.values())
+    (shards / "data" / "train-00000-of-00002.parquet").unlink()
+    source = find_source(shards)
+    assert source.splits["train"].gaps == ("1 of 2 shards missing: data/train-00000",)
+    assert source.splits["val"].gaps == ()
+    (shards / "data" / "train-00001-of-00002.parquet").rename(
+        shards / "data" / "train-00001-of-99999999999.parquet"
+    )
+    (gap,) = find_source(shards).splits["train"].gaps
+    assert gap.startswith("99,999,999,998 of 99,999,999,999 shards missing: data/train-00000, ")
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [
+        ("0000.parquet", "train"),
+        ("train.parquet", "train"),
+        ("train/0000.parquet", "train"),
+        ("validation/0000.parquet", "val"),
+        ("test/train.parquet", "train"),
+    ],
+)
+def test_a_shard_s_split_is_in_its_name_or_its_folder_s(
+    tmp_path: Path, file: str, split: str
+) -> None:
+    write_shard(tmp_path / file, some_rows(3))
+    assert list(find_source(tmp_path).splits) == [split]
+
+
+def test_the_folder_around_converted_shards_is_told_what_to_give(tmp_path: Path) -> None:
+    write_shard(tmp_path / "default" / "train" / "0000.parquet", some_rows(3))
+    with pytest.raises(UserError, match=r"nothing but default, .* give .*default$"):
+        find_source(tmp_path)
+    assert list(find_source(tmp_path / "default").splits) == ["train"]

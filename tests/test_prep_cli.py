@@ -318,7 +318,7 @@ def test_from_pictures_to_a_verified_beton(source: Path, tmp_path: Path) -> None
     assert "warning" not in run("write-beton", out / "train", beton)
     assert "18 samples whole, sha256 " in run("verify", beton)
     said = run("inspect", beton, "--png", tmp_path / "sheet.png")
-    assert "64x64x3, jpg, JPEG quality 90" in said
+    assert "64x64x3, JPEGs of quality 90" in said
     assert f"{CLASSES[0]} first" in said
     for name, size in (("mean", (128, 128)), ("sheet", (1324, 304))):
         with Image.open(tmp_path / f"{name}.png") as picture:
@@ -347,7 +347,7 @@ def test_rejects_and_files_passed_over_are_told(source: Path, tmp_path: Path) ->
     assert result.exit_code == 0
     assert "18 images, 1 rejected\n" in result.stdout
     assert f"rejected with their reasons: {tmp_path / 'out' / 'rejects.jsonl'}" in result.stdout
-    assert "1 files passed over: no picture by their name" in result.stderr
+    assert f"1 file passed over, such as train/{CLASSES[0]}/notes.txt" in result.stderr
 
 
 def test_names_in_square_brackets_are_shown_as_they_are(copy: Path, tmp_path: Path) -> None:
@@ -445,6 +445,27 @@ def test_a_source_with_a_validation_split_is_not_divided_whatever_is_wanted(
     )
     assert ended.code == 1
     assert "has a validation split; leave out --val-fraction" in ended.err
+
+
+def test_validation_pictures_of_classes_that_train_lacks_are_left_out_when_told(
+    prep_program: Program, source: Path, tmp_path: Path
+) -> None:
+    src = Path(shutil.copytree(source, tmp_path / "src"))
+    shutil.rmtree(src / "train" / CLASSES[1])
+    arguments = (src, tmp_path / "out", "--size", "16", "--jobs", "1")
+    gap = f"3 pictures of val are of 1 class that train does not have: {CLASSES[1]}"
+    refused = prep_program("resize", *arguments)
+    assert refused.code == 1
+    assert f"src is not whole: {gap}; `prep check` tells all" in refused.err
+    assert not (tmp_path / "out").exists()
+    checked = prep_program("check", src, "--jobs", "1", "--md5")
+    assert checked.code == 1
+    assert f"contradiction: {gap}\n" in checked.out
+    assert "md5: nothing to check" in checked.out
+    assert "src is not whole in 1 way; mend it" in checked.err
+    taken = prep_program("resize", *arguments, "--partial")
+    assert (taken.code, taken.err) == (0, "")
+    assert f"{tmp_path / 'out' / 'val'}: 6 images, 0 rejected" in taken.out
 
 
 def test_one_split_alone(prep_program: Program, source: Path, tmp_path: Path) -> None:

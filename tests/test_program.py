@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,8 +26,12 @@ def exit_code(
     monkeypatch: pytest.MonkeyPatch, program: Callable[[list[str]], object], *arguments: str
 ) -> object:
     monkeypatch.setattr(sys, "argv", ["prep", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        run_program("prep", program)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            run_program("prep", program)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return caught.value.code
 
 
@@ -78,11 +85,30 @@ def test_a_failure_exits_1_with_one_line(
     assert capsys.readouterr().err == line + "\n"
 
 
+def test_sigterm_ends_a_program_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned = []
+
+    def program(_: list[str]) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            cleaned.append(True)
+
+    assert exit_code(monkeypatch, program) == 143
+    assert cleaned
+    line = "prep: ended by SIGTERM; the same command carries on or starts anew\n"
+    assert capsys.readouterr().err == line
+
+
 @pytest.mark.parametrize("error", [UserError("no"), OSError("no"), ValueError("no")])
 def test_debug_lets_the_exception_through(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["prep", "--debug"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(type(error), match="no"):
         run_program("prep", failing(error))
 

@@ -38,14 +38,14 @@ def test_off_a_terminal_there_is_one_line_every_30_seconds(
         clock.now += 1
         report(200, rejected=3)
         assert capsys.readouterr().err == (
-            "resize train: 300/1000, 10 images/s, 70 s left, 3 rejected\n"
+            "resize train: 300/1,000, 10 images/s, 70 s left, 3 rejected\n"
         )
         clock.now += 20
         report(300, 1)
         assert capsys.readouterr().err == ""
         clock.now += 10
         report(300)
-    assert capsys.readouterr().err == "resize train: 900/1000, 15 images/s, 7 s left, 4 rejected\n"
+    assert capsys.readouterr().err == "resize train: 900/1,000, 15 images/s, 7 s left, 4 rejected\n"
 
 
 def test_a_short_run_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,5 +74,17 @@ def test_on_a_terminal_there_is_a_bar(title: str) -> None:
     shown = screen.getvalue()
     assert title in shown
     assert "200/200" in shown
-    assert "2 rejected" in shown
-    assert "images/s" in shown
+    assert "/s 0:00:00 left 2 rejected" in shown
+
+
+@pytest.mark.parametrize("total", [1_281_167, None])
+def test_the_bar_fits_a_narrow_terminal(total: int | None) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    with module._bar(console, "resize train", total) as report:
+        report(1_000_000, rejected=12_000)
+    last = next(line for line in reversed(screen.getvalue().splitlines()) if "/s" in line)
+    assert "1,000,000" in last
+    assert "…" not in screen.getvalue()
+    assert "12,000 rejected" in last
+    assert ("left" in last) == (total is not None)

@@ -22,7 +22,7 @@ from conftest import CLASSES, fill_disk, jpeg_bytes, smooth_picture
 from PIL import Image
 from typer.testing import CliRunner
 
-from prep import handover, images, plan, resize, resize_unit
+from prep import handover, images, plan, prepared, resize, resize_unit
 from prep.cli import app
 from prep.finish import SplitSummary
 from prep.handover import read_card
@@ -751,3 +751,22 @@ def test_another_split_s_unfinished_work_is_kept(
     with pytest.raises(UserError, match=r"train.partial was left by a run of which nothing else"):
         run(found, tmp_path / "out")
     assert (tmp_path / "out" / "train.partial" / "horse").is_dir()
+
+
+def test_a_journal_that_lost_a_unit_s_rows_is_told(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "UNIT_SIZE", 2)
+    out, found = tmp_path / "out", find_source(tiny)
+
+    def fail(*_: object) -> None:
+        raise OSError("stop")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prepared, "write_manifest", fail)
+        with pytest.raises(OSError, match="stop"):
+            run(found, out)
+    assert (out / "train").exists()
+    (out / ".prep" / "train" / "000001.parquet").unlink()
+    with pytest.raises(UserError, match=r"000001\.parquet, which tells .* is not; remove .*train"):
+        run(found, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from prep.handover import UNLABELLED
 from prep.program import UserError
 from prep.sources import find_source
-from prep.sources.listing import Source
+from prep.sources.listing import Skipped, Source
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -158,7 +159,7 @@ def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a" / "2.jpg")
     source = find_source(tmp_path)
     assert paths(source) == ["a/1.jpg"]
-    assert source.skipped == 1
+    assert source.skipped == Skipped(1, "a/2.jpg")
 
 
 # --------------------------------------------------------------------------- what is no picture
@@ -169,7 +170,8 @@ def test_hidden_files_and_other_endings_are_counted_not_listed(tmp_path: Path) -
         fill(tmp_path, "a/1.jpg", "a/._1.jpg", "a/.DS_Store", "a/boxes.txt", "a/s/noending")
     )
     assert paths(source) == ["a/1.jpg"]
-    assert source.skipped == 4
+    assert source.skipped.count == 4
+    assert source.skipped.first in {"a/._1.jpg", "a/.DS_Store", "a/boxes.txt", "a/s/noending"}
 
 
 def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
@@ -277,8 +279,22 @@ def test_a_split_without_pictures_is_refused(tmp_path: Path, empty: str) -> None
 
 
 def test_a_class_without_training_pictures_is_refused_by_name(tmp_path: Path) -> None:
-    fill(tmp_path, "train/a/1.jpg", "train/b/readme.txt", "val/c/1.jpg")
+    fill(tmp_path, "train/a/1.jpg", "train/b/readme.txt", "train/c/x.txt", "val/a/1.jpg")
     with pytest.raises(UserError, match=r"2 of 3 classes have no picture in train of .*: b, c;"):
+        find_source(tmp_path)
+
+
+def test_pictures_of_classes_that_train_does_not_have_are_a_gap(tmp_path: Path) -> None:
+    fill(tmp_path, "train/b/1.jpg", "val/a/1.jpg", "val/a/2.jpg", "val/b/1.jpg", "val/c/1.jpg")
+    source = find_source(tmp_path)
+    assert source.classes == ("b",)
+    assert paths(source, "val") == ["val/b/1.jpg"]
+    assert source.splits["train"].gaps == ()
+    assert source.splits["val"].gaps == (
+        "3 pictures of val are of 2 classes that train does not have: a, c",
+    )
+    shutil.rmtree(tmp_path / "val" / "b")
+    with pytest.raises(UserError, match="no pictures for val; 3 pictures of val are of 2 classes"):
         find_source(tmp_path)
 
 
@@ -290,7 +306,7 @@ def test_a_class_folder_of_other_bytes_is_refused(tmp_path: Path) -> None:
 def test_a_source_is_a_value(tmp_path: Path) -> None:
     source = find_source(fill(tmp_path, "a/1.jpg"))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        source.skipped = 1  # type: ignore[misc]
+        source.kind = "other"  # type: ignore[misc]
 
 
 def test_the_folder_around_a_data_set_is_no_class(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_classes_without_names_are_numbers(tmp_path: Path) -> None:
         ({"a.jpg": b"A", "a.cls": b"cat"}, r"a\.cls holds no class's number"),
         ({"a.jpg": b"A", "a.cls": b"-2"}, r"a\.cls holds no class's number"),
         ({"a.jpg": b"A", "a.cls": b"1.5"}, r"a\.cls holds no class's number"),
+        ({"a.jpg": b"A", "a.cls": b"1_0"}, r"a\.cls holds no class's number"),
         ({"a.jpg": b"A", "a.cls": b"99999999"}, r"a\.cls holds no class's number"),
         ({"a.jpg": b"A", "a.json": b"[" * 60_000}, r"a\.json holds no class's number"),
         ({"a.jpg": b"A", "a.json": json.dumps({"label": "x"}).encode()}, r"a\.json holds no"),

@@ -11,7 +11,8 @@ WordNet and Tiny ImageNet have it, gives the names for people.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,20 @@ import numpy as np
 from prep.files import read_regular
 from prep.handover import UNLABELLED
 from prep.images import MAX_BYTES, too_many_bytes
-from prep.program import UserError
+from prep.program import UserError, counted, examples
 from prep.sources.listing import (
     SPLITS,
     Listing,
     ListingBuilder,
     Picture,
+    Skipped,
     Source,
     Split,
 )
 from prep.sources.walk import EXTENSIONS, is_picture, subfolders, walk
 
-# The label of a picture, from its file's name.
-LabelOf = Callable[[str], int]
+# From a file's name its label, or the name of its class where that is none of train's.
+LabelOf = Callable[[str], int | str]
 
 
 def class_folders(
@@ -44,8 +46,8 @@ def class_folders(
 
     wanted: the splits to list. val_labels: from the classes, the labels of a validation folder
     that has no class folders. known: the classes, where there is no train/ to tell them.
-    Raises UserError when there are no class folders, when one is of no known class, or when
-    pictures are missing from a split.
+    Pictures of val or test whose class train does not have are left out: a gap of their split.
+    Raises UserError when there are no class folders or when a split has no pictures.
     """
     folders = {name: name for name in SPLITS if (root / name).is_dir()}
     may_be_flat = {"test"} if val_labels is None else {"val", "test"}
@@ -63,26 +65,23 @@ def class_folders(
                 f"(ILSVRC2012_devkit_t12.tar.gz) into {root}, or take the folder away"
             )
     labelled = labelled or ({} if folders else {"train": "."})
-    found = {name for folder in labelled.values() for name in subfolders(root / folder)}
-    classes = checked_classes(root, {*known} or found)
-    if unknown := sorted(found - {*classes}):
-        raise UserError(
-            f"{root} has a folder {unknown[0]}, which is none of its {len(classes)} training "
-            "classes; add that class to train, or take the folder away"
-        )
+    found = {name: set(subfolders(root / folder)) for name, folder in labelled.items()}
+    told = {*known} or found.get("train") or set().union(*found.values())
+    classes = checked_classes(root, told)
     lister = Lister(root)
     splits = {}
     for name in [name for name in (folders or labelled) if name in wanted]:
-        builder = ListingBuilder()
         if name in labelled:
-            for label, class_name in enumerate(classes):
-                folder = f"{labelled[name]}/{class_name}".removeprefix("./")
-                lister.add(builder, folder, constant(label))
+            rank = {class_name: label for label, class_name in enumerate(classes)}
+            of_folder = {
+                f"{labelled[name]}/{folder}".removeprefix("./"): constant(rank.get(folder, folder))
+                for folder in sorted({*classes} | found[name])
+            }
         elif name == "val" and val_labels is not None:
-            lister.add(builder, name, val_labels(classes))
+            of_folder = {name: val_labels(classes)}
         else:
-            lister.add(builder, name, constant(UNLABELLED))
-        splits[name] = Split(builder.build(), read_files)
+            of_folder = {name: constant(UNLABELLED)}
+        splits[name] = lister.split(name, of_folder)
     check_classes(root, classes, splits)
     words = read_words(root / "words.txt")
     names = tuple(words.get(name, name) for name in classes)
@@ -109,9 +108,8 @@ def check_classes(root: Path, classes: Sequence[str], splits: dict[str, Split]) 
     """Every class has a picture in train, and no split is empty."""
     for name, split in splits.items():
         if not len(split.listing):
-            raise UserError(
-                f"{root} holds no pictures for {name}; known are {', '.join(sorted(EXTENSIONS))}"
-            )
+            why = "; ".join(split.gaps) or f"known are {', '.join(sorted(EXTENSIONS))}"
+            raise UserError(f"{root} holds no pictures for {name}; {why}")
     counts = splits["train"].counts(len(classes)) if "train" in splits else None
     empty = (
         [] if counts is None else [classes[label] for label in np.flatnonzero(counts == 0).tolist()]
@@ -124,7 +122,7 @@ def check_classes(root: Path, classes: Sequence[str], splits: dict[str, Split]) 
         )
 
 
-def constant(label: int) -> LabelOf:
+def constant(label: int | str) -> LabelOf:
     """The same label for every picture."""
     return lambda _: label
 
@@ -134,26 +132,51 @@ class Lister:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self.skipped = 0
+        self._skipped = 0
+        self._first_skipped = ""
 
-    def add(self, builder: ListingBuilder, folder: str, label_of: LabelOf) -> None:
-        """Add every picture below `folder`, a path within the source."""
-        found: list[tuple[str, int]] = []
+    @property
+    def skipped(self) -> Skipped:
+        return Skipped(self._skipped, self._first_skipped)
+
+    def split(self, name: str, of_folder: Mapping[str, LabelOf]) -> Split:
+        """The split `name`: every picture below some folders, which are paths in the source."""
+        builder = ListingBuilder()
+        foreign: Counter[str] = Counter()
+        for folder, label_of in of_folder.items():
+            for file, size in sorted(self._pictures(folder)):
+                label = label_of(file.rpartition("/")[2])
+                if isinstance(label, int):
+                    builder.add(file, label, size)
+                else:
+                    foreign[label] += 1
+        return Split(builder.build(), read_files, gaps=foreign_classes(name, foreign))
+
+    def _pictures(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Path within the source and bytes of every picture below `folder`."""
         for relative, entry in walk(self._root / folder, folder):
-            if not is_picture(entry.name):
-                self.skipped += 1
-                continue
-            try:
-                status = entry.stat()
-            except OSError:  # a link to nothing or to itself: rejected when it is read
-                found.append((relative, 0))
-                continue
-            if stat.S_ISREG(status.st_mode):
-                found.append((relative, status.st_size))
-            else:
-                self.skipped += 1
-        for name, size in sorted(found):
-            builder.add(name, label_of(name.rpartition("/")[2]), size)
+            if is_picture(entry.name):
+                try:
+                    status = entry.stat()
+                except OSError:  # a link to nothing or to itself: rejected when it is read
+                    yield relative, 0
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield relative, status.st_size
+                    continue
+            self._first_skipped = self._first_skipped or relative
+            self._skipped += 1
+
+
+def foreign_classes(split: str, foreign: Counter[str]) -> tuple[str, ...]:
+    """The gap of a split with pictures of classes, by name, that train does not have."""
+    if not foreign:
+        return ()
+    verb = "is" if foreign.total() == 1 else "are"
+    return (
+        f"{counted(foreign.total(), 'picture')} of {split} {verb} of "
+        f"{counted(len(foreign), 'class')} that train does not have: {examples(sorted(foreign))}",
+    )
 
 
 def read_files(root: Path, listing: Listing) -> Iterator[Picture]:

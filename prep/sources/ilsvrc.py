@@ -13,14 +13,29 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from prep.devkit import Devkit, read_devkit
 from prep.handover import UNLABELLED
 from prep.program import UserError
-from prep.sources.folders import LabelOf, check_classes, class_folders, constant
-from prep.sources.listing import SPLITS, Listing, ListingBuilder, Picture, Source, Split
+from prep.sources.folders import (
+    LabelOf,
+    check_classes,
+    class_folders,
+    constant,
+    foreign_classes,
+)
+from prep.sources.listing import (
+    SPLITS,
+    Listing,
+    ListingBuilder,
+    Picture,
+    Skipped,
+    Source,
+    Split,
+)
 from prep.sources.tars import (
     NOT_REGULAR,
     READ_AHEAD,
@@ -61,7 +76,7 @@ def find_archives(root: Path, wanted: Sequence[str]) -> Source | None:
     told = by_class or subfolders(root / "train") or (set(kit.labels.values()) if kit else ())
     classes = tuple(sorted(told))
     names = tuple(kit.names.get(wnid, wnid) if kit else wnid for wnid in classes)
-    splits, skipped = {}, 0
+    splits, skipped = {}, Skipped()
     if folders := [split for split in unpacked if split in wanted]:
         found = class_folders(root, folders, _val_labels(root, kit), classes)
         splits, skipped = found.splits, found.skipped
@@ -89,12 +104,12 @@ def _archived(
         size = str(path.stat().st_size)
         return Split(builder.build(), read_class_tars, of_archives=True, contents=(size,))
     if split == "test":
-        return _flat(path, constant(UNLABELLED))
+        return _flat(path, split, constant(UNLABELLED))
     if kit is None:
         raise UserError(
             f"{path} has no labels of its own: put {DEVKIT} beside it, or give --split train"
         )
-    return _flat(path, label_by_file(kit.labels, classes, path.with_name(DEVKIT)))
+    return _flat(path, split, label_by_file(kit.labels, classes, path.with_name(DEVKIT)))
 
 
 def find_folders(root: Path, wanted: Sequence[str]) -> Source:
@@ -142,15 +157,25 @@ def _class_tars(path: Path) -> dict[str, Member]:
     return found
 
 
-def _flat(path: Path, label_of: LabelOf) -> Split:
+def _flat(path: Path, split: str, label_of: LabelOf) -> Split:
     """Every picture of a flat archive, in its order."""
     builder = ListingBuilder((path.name,))
+    foreign: Counter[str] = Counter()
     for member in _members(path):
-        if not member.folder:
-            label = label_of(PurePosixPath(member.name).name)
+        if member.folder:
+            continue
+        label = label_of(PurePosixPath(member.name).name)
+        if isinstance(label, int):
             size = member.size if member.regular else NOT_REGULAR
             builder.add(f"{path.name}/{member.name}", label, size, 0, member.offset)
-    return Split(builder.build(), read_members, contents=(str(path.stat().st_size),))
+        else:
+            foreign[label] += 1
+    return Split(
+        builder.build(),
+        read_members,
+        contents=(str(path.stat().st_size),),
+        gaps=foreign_classes(split, foreign),
+    )
 
 
 def _members(path: Path) -> Iterator[Member]:

@@ -93,6 +93,7 @@ class Split:
     of_archives: bool = False  # an entry is a tar of one class; its pictures show when it is read
     bounds: npt.NDArray[np.int64] | None = None  # [U+1] of units, where the source has its own
     contents: tuple[str, ...] = ()  # a word on each container that changes with what is in it
+    gaps: tuple[str, ...] = ()  # sentences: what it tells itself that it lacks, or has too much
 
     def unit_bounds(self) -> npt.NDArray[np.int64]:
         """Unit i holds the entries from bounds[i] up to bounds[i+1]."""
@@ -110,6 +111,14 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class Skipped:
+    """Files that were passed over: no pictures by their names, or not regular."""
+
+    count: int = 0
+    first: str = ""  # the name of one of them, relative to the source's folder
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """What lies under a folder."""
 
@@ -118,7 +127,7 @@ class Source:
     classes: tuple[str, ...]  # folder names, label order
     names: tuple[str, ...]  # for people, label order
     splits: dict[str, Split]
-    skipped: int = 0  # files that are not pictures by their name
+    skipped: Skipped = dataclasses.field(default_factory=Skipped)
     division: str = ""  # how a split without validation pictures was divided
     data_set: str = ""  # the name of its manifest, where its structure tells
 
@@ -128,9 +137,10 @@ class Source:
             name: self.splits[name] for name in SPLITS if name in wanted and name in self.splits
         }
         if not splits:
+            there = f"; it has {' and '.join(self.splits)}" if self.splits else ""
             raise UserError(
-                f"{self.root} ({self.kind}) has no split {' or '.join(wanted)}; give another "
-                "--split"
+                f"{self.root} ({self.kind}) has no split {' or '.join(wanted)}{there}; give "
+                "another --split"
             )
         return dataclasses.replace(self, splits=splits)
 

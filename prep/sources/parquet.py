@@ -1,7 +1,9 @@
 """Parquet shards as Hugging Face's datasets have them: a column of images, a column of labels.
 
     SRC[/data]/train-00000-of-00294.parquet, validation-..., test-...
+    SRC/train/0000.parquet, SRC/validation/...      (as the hub converts data sets)
 
+The split is the one that the file's name holds, else its folder's; without any it is train.
 An image is a struct of `bytes` and `path`, or the bytes alone. Class names come from the features
 that the datasets library writes into the schema's metadata (a ClassLabel's names, label order).
 imagenet-1k's test split has label -1 throughout.
@@ -22,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.handover import UNLABELLED
-from prep.program import UserError
+from prep.program import EXAMPLES, UserError, counted, examples
 from prep.sources.listing import SPLITS, UNIT_SIZE, ListingBuilder, Source, Split
 from prep.sources.parquet_rows import (
     Columns,
@@ -32,27 +34,26 @@ from prep.sources.parquet_rows import (
     opened,
     read_rows,
 )
+from prep.sources.walk import SPLIT_NAMES, split_of
 
-SPLIT_NAMES = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+FOLDERS = ("", "data", *SPLIT_NAMES)  # where shards may lie
 LABELS_AT_ONCE = 1 << 14  # with their pictures' names, some MB
 UNITS_A_GROUP = 8  # at most: together they read a row group 4.5 times, each from its start
-_FILE = re.compile(r"(train|validation|val|test)\b.*\.parquet", re.ASCII)
+_NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)\.parquet", re.ASCII)
 
 
 def find_parquet(root: Path) -> Source | None:
-    """The shards in `root` or in its folder `data`; None when there are none.
+    """The shards in FOLDERS of `root`; None when there are none.
 
+    Shards that are missing by the others' numbers are a gap of their split.
     Raises UserError when one is damaged, has no images or labels, or names other classes.
     """
     files: dict[str, list[str]] = {}
-    for folder in (root, root / "data"):
-        for path in sorted(folder.glob("*.parquet")):
-            match = _FILE.fullmatch(path.name)
-            if (
-                match and path.is_file() and not path.with_suffix(".json").exists()
-            ):  # else a prepared set's manifest
-                split = SPLIT_NAMES[match[1]]
-                files.setdefault(split, []).append(str(path.relative_to(root)))
+    for folder in FOLDERS:
+        for path in sorted((root / folder).glob("*.parquet")):
+            if path.is_file() and not path.with_suffix(".json").exists():  # of a prepared set
+                name = str(path.relative_to(root))
+                files.setdefault(split_of(name), []).append(name)
     if not files:
         return None
     splits = {split: _list(root, tuple(files[split])) for split in SPLITS if split in files}
@@ -86,7 +87,26 @@ def _list(root: Path, files: tuple[str, ...]) -> Split:
             )
         groups += sizes
         contents.append(_contents(root / file))
-    return Split(builder.build(), read_rows, bounds=_bounds(groups), contents=tuple(contents))
+    return Split(
+        builder.build(),
+        read_rows,
+        bounds=_bounds(groups),
+        contents=tuple(contents),
+        gaps=tuple(_missing(files)),
+    )
+
+
+def _missing(files: Sequence[str]) -> Iterator[str]:
+    """Sentences on the numbers that are missing from `<name>-<number>-of-<count>.parquet`."""
+    numbers: dict[tuple[str, int], set[int]] = {}
+    for match in filter(None, map(_NUMBERED.fullmatch, files)):
+        numbers.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
+    for (name, count), there in numbers.items():
+        missing = (f"{name}-{number:05d}" for number in range(count) if number not in there)
+        lacking = count - len(there.intersection(range(count)))
+        if lacking:
+            shown = examples(list(itertools.islice(missing, EXAMPLES + 1)))
+            yield f"{lacking:,} of {counted(count, 'shard')} missing: {shown}"
 
 
 def _labels_and_paths(table: Any, columns: Columns) -> Iterator[tuple[object, object]]:

@@ -24,9 +24,8 @@ from prep.sources.folders import (
     checked_classes,
     class_folders,
     constant,
-    read_files,
 )
-from prep.sources.listing import SPLITS, ListingBuilder, Source, Split
+from prep.sources.listing import SPLITS, Source
 from prep.sources.walk import subfolders
 
 TINY_WNIDS = "wnids.txt"
@@ -72,11 +71,10 @@ def find_caltech(root: Path, clutter: bool) -> Source | None:
     if len(found) < 2 or not all(_CALTECH_CLASS.fullmatch(name) for name in found):
         return None
     classes = checked_classes(root, found if clutter else found - {CLUTTER})
-    lister, builder = Lister(root), ListingBuilder()
+    lister = Lister(root)
     prefix = f"{CALTECH_FOLDER}/" if folder != root else ""
-    for label, name in enumerate(classes):
-        lister.add(builder, prefix + name, constant(label))
-    splits = {"train": Split(builder.build(), read_files)}
+    of_folder = {prefix + name: constant(label) for label, name in enumerate(classes)}
+    splits = {"train": lister.split("train", of_folder)}
     check_classes(root, classes, splits)
     names = tuple(name[4:].replace("-", " ") for name in classes)
     return Source(
@@ -99,14 +97,14 @@ def find_kaggle(root: Path, wanted: Sequence[str]) -> Source | None:
     lister = Lister(root)
     splits = {}
     for split in [name for name in SPLITS if name in wanted and (data / name).is_dir()]:
-        builder = ListingBuilder()
         if split == "train":
-            for label, name in enumerate(classes):
-                lister.add(builder, f"{KAGGLE_DATA}/train/{name}", constant(label))
+            of_folder = {
+                f"{KAGGLE_DATA}/train/{name}": constant(label) for label, name in enumerate(classes)
+            }
         else:
             label_of = _kaggle_labels(root, classes) if split == "val" else constant(UNLABELLED)
-            lister.add(builder, f"{KAGGLE_DATA}/{split}", label_of)
-        splits[split] = Split(builder.build(), read_files)
+            of_folder = {f"{KAGGLE_DATA}/{split}": label_of}
+        splits[split] = lister.split(split, of_folder)
     check_classes(root, classes, splits)
     words = {}
     if (root / KAGGLE_NAMES).is_file():
@@ -148,18 +146,13 @@ def label_by_file(wnids: Mapping[str, str], classes: tuple[str, ...], path: Path
     """The label of a picture by its file's name; `path`, which says so, is named in errors."""
     rank = {name: label for label, name in enumerate(classes)}
 
-    def label_of(file: str) -> int:
+    def label_of(file: str) -> int | str:
         wnid = wnids.get(file)
         if wnid is None:
             raise UserError(
                 f"{path} says nothing of {file}; get it again, or take the picture away"
             )
-        if wnid not in rank:
-            raise UserError(
-                f"{path} says that {file} is of class {wnid}, which has no training folder; add "
-                f"the folder, or prepare train alone (--split train)"
-            )
-        return rank[wnid]
+        return rank.get(wnid, wnid)
 
     return label_of
 

@@ -1,8 +1,9 @@
-"""Walks folders: which files lie below one, and which of them are pictures by their names."""
+"""Walks folders: which files lie below one, and what their names say of them."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()  # noqa: SIM905
 )
 
+SPLIT_NAMES = {
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+}
+_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
 MAX_DEPTH = 64  # folders within a class's folder
 _Identity = tuple[int, int]  # of a folder, whatever the path to it: device and inode
 
@@ -25,6 +31,13 @@ def holds_pictures(folder: Path) -> bool:
 def is_picture(name: str) -> bool:
     hidden = name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
     return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 (often)
+
+
+def split_of(shard: str) -> str:
+    """The split that a shard's file name holds, else its folders'; without any it is train."""
+    name = shard.lower()
+    found = _SPLIT.search(name.rpartition("/")[2]) or _SPLIT.search(name)
+    return SPLIT_NAMES[found[1]] if found else "train"
 
 
 def walk(folder: Path, relative: str) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -34,17 +34,13 @@ from prep.sources.tars import (
     read_members,
     size_of,
 )
-from prep.sources.walk import EXTENSIONS, holds_pictures, subfolders
+from prep.sources.walk import EXTENSIONS, holds_pictures, split_of, subfolders
 from prep.units import run_units
 
 LABEL_BYTES = 1 << 16  # a .cls or .json of more is none
 MAX_CLASSES = 1 << 20
 ONE_OF_EACH = "make the shard again with one picture and one label a key"
-SPLIT_NAMES = {
-    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-}
-_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
+_NUMBER = re.compile(rb"\s*-?[0-9]+\s*")
 
 
 def find_webdataset(root: Path, jobs: int | None) -> Source | None:
@@ -71,8 +67,7 @@ def _files(root: Path) -> dict[str, tuple[str, ...]]:
         if not path.is_file():
             continue
         relative = path.relative_to(root).as_posix()
-        found = _SPLIT.search(path.name.lower()) or _SPLIT.search(relative.lower())
-        split = SPLIT_NAMES[found[1]] if found else "train"
+        split = split_of(relative)
         files[split] = (*files.get(split, ()), relative)
     return files
 
@@ -152,9 +147,12 @@ def _label(path: Path, file: BinaryIO, member: Member, ending: str) -> int:
     file.seek(member.offset)
     data = file.read(min(member.size, LABEL_BYTES))
     try:
-        value: Any = int(data) if ending == "cls" else json.loads(data)
+        value: Any
         if ending == "json":
-            value = value.get("label", value.get("cls", UNLABELLED))
+            fields = json.loads(data)
+            value = fields.get("label", fields.get("cls", UNLABELLED))
+        else:
+            value = int(data) if _NUMBER.fullmatch(data) else None
     except (ValueError, AttributeError, RecursionError):
         value = None
     if type(value) is not int or not UNLABELLED <= value < MAX_CLASSES:
