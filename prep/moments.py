@@ -1,20 +1,27 @@
 """Exact sums over pictures: integers that are merged in any order.
 
-For pictures of 8-bit RGB: the sum of every pixel position, the sum of every channel, and the sum
-of every product of two channels. All are int64: at 256x256 a picture adds at most 65536 * 255**2
-= 4.3e9 to a product sum, so that 2.1e9 pictures fit before 2**63; ImageNet has 1.3 million.
+For pictures of 8-bit RGB: the sum of every pixel position, and the sum of every product of two
+channels. Nothing overflows: a pixel position is summed in 16 bits over at most 257 pictures (257 *
+255 = 65535), a product in 31 bits over at most 33025 pixels (33025 * 255**2 < 2**31; BLOCK has
+fewer), all else in int64. At 256x256 a picture adds at most 65536 * 255**2 = 4.3e9 to a product
+sum, so that 2.1e9 pictures fit before 2**63; ImageNet has 1.3 million. At 4096x4096, the largest
+side that `prep resize` makes, 8.4 million fit.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-BLOCK = 512  # pixels: their nine sums are 18 KB, which stay in the first-level cache
-MAX_BATCH = 65536  # pictures: 65536 * 255**2 is below 2**32
+Pixels = npt.NDArray[np.uint8]
+
+GROUP = 4  # pictures that are summed in one go; at 256x256 they stay in the second-level cache
+FULL = 256  # pictures of 255 everywhere that 16 bits can sum; a multiple of GROUP
+BLOCK = 1024  # pixels: of the pictures of a group, with their sums, they stay in the first level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,56 +44,101 @@ def zero_moments(side: int) -> Moments:
     return Moments(0, np.zeros((side, side, 3), np.int64), np.zeros((3, 3), np.int64))
 
 
-def moments_of(images_BSSC: npt.NDArray[np.uint8]) -> Moments:
-    """The sums over uint8 [B,S,S,3]. Raises ValueError above MAX_BATCH pictures."""
-    count, side = images_BSSC.shape[:2]
-    if count > MAX_BATCH:
-        raise ValueError(f"{count} pictures at once, at most {MAX_BATCH} have exact sums")
-    pixel_sums = np.zeros((side * side, 3), np.int64)
+def moments_of(images_BSSC: Pixels) -> Moments:
+    """The sums over uint8 [B,S,S,3]."""
+
+    def copy(number: int, slot: Pixels) -> None:
+        slot[:] = images_BSSC[number]
+
+    return sum_pictures(len(images_BSSC), images_BSSC.shape[1], copy)
+
+
+def sum_pictures(count: int, side: int, fill: Callable[[int, Pixels], None]) -> Moments:
+    """The sums over `count` pictures; fill(i, slot) puts the pixels of picture i in `slot`.
+
+    Slots are contiguous uint8 [side,side,3], the same few for all pictures. Raises what `fill`
+    raises.
+    """
+    group_GSSC = np.empty((GROUP, side, side, 3), np.uint8)
+    pixel_sums = np.zeros(3 * side * side, np.int64)
     products = np.zeros(6, np.int64)
-    _accumulate(images_BSSC.reshape(count, side * side, 3), pixel_sums, products)
+    for start in range(0, count, FULL):
+        stop = min(start + FULL, count)
+        sums = np.zeros(len(pixel_sums), np.uint16)
+        for first in range(start, stop, GROUP):
+            for number in range(first, min(first + GROUP, stop)):
+                fill(number, group_GSSC[number - first])
+            group_GSSC[stop - first :] = 0  # adds nothing
+            accumulate(group_GSSC.reshape(GROUP, -1), sums, products)
+        pixel_sums += sums
     rr, gg, bb, rg, rb, gb = products
     product_sums = np.array([[rr, rg, rb], [rg, gg, gb], [rb, gb, bb]], np.int64)
     return Moments(count, pixel_sums.reshape(side, side, 3), product_sums)
 
 
 @numba.njit(cache=True, nogil=True)
-def _accumulate(
-    images_BPC: npt.NDArray[np.uint8],
-    pixel_sums_PC: npt.NDArray[np.int64],
-    products: npt.NDArray[np.int64],
+def accumulate(
+    group: Pixels, sums: npt.NDArray[np.uint16], products: npt.NDArray[np.int64]
 ) -> None:
-    """Add uint8 [B,P,3] to int64 [P,3] and to the products rr, gg, bb, rg, rb, gb.
+    """Add uint8 [GROUP,3P] to uint16 [3P] and to the products rr, gg, bb, rg, rb, gb.
 
-    Block by block: nine uint32 sums a pixel over the whole batch, which the compiler turns into
-    vector instructions. B * 255**2 has to stay below 2**32.
+    Places are unsigned: a negative one would count from the end, and looking for it takes longer
+    than the summing.
     """
-    count, pixels, _ = images_BPC.shape
-    sums = np.empty((9, BLOCK), np.uint32)
+    red = np.empty(BLOCK, np.uint8)
+    green = np.empty(BLOCK, np.uint8)
+    blue = np.empty(BLOCK, np.uint8)
+    pixels = len(sums) // 3
     for start in range(0, pixels, BLOCK):
         size = min(BLOCK, pixels - start)
-        sums[:] = 0
-        r, g, b, rr, gg, bb, rg, rb, gb = sums
-        for image in range(count):
-            values = images_BPC[image, start : start + size].reshape(size * 3)
-            for p in range(size):
-                red = np.uint32(values[3 * p])
-                green = np.uint32(values[3 * p + 1])
-                blue = np.uint32(values[3 * p + 2])
-                r[p] += red
-                g[p] += green
-                b[p] += blue
-                rr[p] += np.uint32(red * red)
-                gg[p] += np.uint32(green * green)
-                bb[p] += np.uint32(blue * blue)
-                rg[p] += np.uint32(red * green)
-                rb[p] += np.uint32(red * blue)
-                gb[p] += np.uint32(green * blue)
-        for p in range(size):
-            for channel in range(3):
-                pixel_sums_PC[start + p, channel] += sums[channel, p]
-        for kind in range(6):
-            total = np.int64(0)
-            for p in range(size):
-                total += sums[3 + kind, p]
-            products[kind] += total
+        add_pictures(group, 3 * start, 3 * size, sums)
+        for picture in range(GROUP):
+            split_channels(group, picture, 3 * start, size, red, green, blue)
+            add_products(red, green, blue, size, products)
+
+
+@numba.njit(cache=True, nogil=True)
+def add_pictures(group: Pixels, start: int, size: int, sums: npt.NDArray[np.uint16]) -> None:
+    """sums[start:][:size] += group[:, start:][:, :size], in 16 bits. GROUP is 4."""
+    a, b, c, d = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
+    for i in range(np.uint64(size)):
+        place = np.uint64(start) + i
+        first = np.uint16(np.uint16(group[a, place]) + np.uint16(group[b, place]))
+        second = np.uint16(np.uint16(group[c, place]) + np.uint16(group[d, place]))
+        sums[place] = np.uint16(sums[place] + np.uint16(first + second))
+
+
+@numba.njit(cache=True, nogil=True)
+def split_channels(
+    group: Pixels, picture: int, start: int, size: int, red: Pixels, green: Pixels, blue: Pixels
+) -> None:
+    """`size` pixels of one picture, from byte `start` on, to three arrays."""
+    row = np.uint64(picture)
+    for i in range(np.uint64(size)):
+        place = np.uint64(start) + np.uint64(3) * i
+        red[i] = group[row, place]
+        green[i] = group[row, place + np.uint64(1)]
+        blue[i] = group[row, place + np.uint64(2)]
+
+
+@numba.njit(cache=True, nogil=True)
+def add_products(
+    red: Pixels, green: Pixels, blue: Pixels, size: int, products: npt.NDArray[np.int64]
+) -> None:
+    """Add the sums of the six products over `size` pixels, each of them below 2**31."""
+    rr, gg, bb = np.int32(0), np.int32(0), np.int32(0)
+    rg, rb, gb = np.int32(0), np.int32(0), np.int32(0)
+    for i in range(np.uint64(size)):
+        r, g, b = np.int32(red[i]), np.int32(green[i]), np.int32(blue[i])
+        rr = np.int32(rr + np.int32(r * r))
+        gg = np.int32(gg + np.int32(g * g))
+        bb = np.int32(bb + np.int32(b * b))
+        rg = np.int32(rg + np.int32(r * g))
+        rb = np.int32(rb + np.int32(r * b))
+        gb = np.int32(gb + np.int32(g * b))
+    products[0] += rr
+    products[1] += gg
+    products[2] += bb
+    products[3] += rg
+    products[4] += rb
+    products[5] += gb

@@ -49,26 +49,59 @@ def test_the_sums_equal_python_s_integers() -> None:
     assert got.pixel_sums[2, 4, 1] == sum(int(image[2, 4, 1]) for image in images)
 
 
-def test_the_interpreted_kernel_equals_the_compiled_one() -> None:
-    images = noise_images(2, 24)  # 576 pixels: one block and a part of one
-    pixel_sums, products = np.zeros((576, 3), np.int64), np.zeros(6, np.int64)
-    moments._accumulate.py_func(images.reshape(2, 576, 3), pixel_sums, products)
-    compiled = moments_of(images)
-    assert np.array_equal(pixel_sums.reshape(24, 24, 3), compiled.pixel_sums)
+def test_the_interpreted_kernels_equal_the_compiled_ones() -> None:
+    group = noise_images(moments.GROUP, 5).reshape(moments.GROUP, 75)
+    for kernel in (moments.add_pictures, moments.add_pictures.py_func):
+        sums = np.full(75, 7, np.uint16)
+        kernel(group, 30, 36, sums)
+        assert np.array_equal(sums[30:66], 7 + group[:, 30:66].astype(int).sum(axis=0))
+        assert (sums[:30] == 7).all()
+        assert (sums[66:] == 7).all()
+    for kernel in (moments.split_channels, moments.split_channels.py_func):
+        channels = np.zeros((3, 12), np.uint8)
+        kernel(group, 2, 30, 12, *channels)
+        assert np.array_equal(channels, group[2, 30:66].reshape(12, 3).T)
+    for kernel in (moments.add_products, moments.add_products.py_func):
+        products = np.arange(6)
+        kernel(*channels, 12, products)
+        r, g, b = channels.astype(int)
+        assert products.tolist() == [
+            r @ r, 1 + g @ g, 2 + b @ b, 3 + r @ g, 4 + r @ b, 5 + g @ b
+        ]  # fmt: skip
+    sums, products = np.zeros(75, np.uint16), np.zeros(6, np.int64)
+    moments.accumulate.py_func(group, sums, products)
+    compiled = moments_of(group.reshape(-1, 5, 5, 3))
+    assert np.array_equal(sums.reshape(5, 5, 3), compiled.pixel_sums)
     rows, columns = [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]
     assert np.array_equal(products, compiled.product_sums[rows, columns])
 
 
-def test_the_largest_batch_of_the_brightest_pictures_does_not_overflow() -> None:
-    images = np.full((moments.MAX_BATCH, 1, 1, 3), 255, np.uint8)
+def test_as_many_of_the_brightest_pictures_as_16_bits_sum_do_not_overflow() -> None:
+    assert moments.FULL % moments.GROUP == 0
+    assert moments.FULL * 255 < 2**16
+    images = np.full((moments.FULL, 2, 2, 3), 255, np.uint8)
     got = moments_of(images)
-    assert (got.pixel_sums == 65536 * 255).all()
-    assert (got.product_sums == 65536 * 255**2).all()
+    assert (got.pixel_sums == moments.FULL * 255).all()
+    assert (got.product_sums == moments.FULL * 4 * 255**2).all()
 
 
-def test_a_larger_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="65537 pictures at once, at most 65536"):
-        moments_of(np.zeros((moments.MAX_BATCH + 1, 1, 1, 3), np.uint8))
+@pytest.mark.parametrize("extra", [1, 3, 300])
+def test_more_pictures_than_16_bits_sum_do_not_overflow(extra: int) -> None:
+    images = np.full((moments.FULL + extra, 1, 1, 3), 255, np.uint8)
+    assert equal(moments_of(images), plain(images))
+
+
+def test_a_block_of_the_brightest_pixels_does_not_overflow() -> None:
+    assert moments.BLOCK * 255**2 < 2**31
+    images = np.full((1, 96, 96, 3), 255, np.uint8)  # nine blocks
+    assert (moments_of(images).product_sums == 96 * 96 * 255**2).all()
+
+
+def test_imagenet_and_a_thousand_times_more_fit_in_64_bits() -> None:
+    white = 256 * 256 * 255**2  # what a picture adds to a product sum
+    assert 1_281_167 * 1000 * white < 2**63
+    largest = Moments(1, np.full((1, 1, 3), white), np.full((3, 3), 2**62 - 1))
+    assert (largest + largest).product_sums[0, 0] == 2**63 - 2  # as Python counts
 
 
 @given(cuts=st.lists(st.integers(0, 12), max_size=4), seed=st.integers(0, 99))
@@ -85,6 +118,29 @@ def test_parts_in_any_order_and_grouping_add_up_to_the_whole(cuts: list[int], se
         right = part + right
     assert equal(left, moments_of(images))
     assert equal(right, left)
+
+
+@given(seeds=st.lists(st.integers(0, 99), min_size=3, max_size=3))
+@settings(max_examples=30, deadline=None)
+def test_merging_is_associative_and_order_free(seeds: list[int]) -> None:
+    a, b, c = (moments_of(noise_images(1 + seed % 6, 4, seed)) for seed in seeds)
+    assert equal((a + b) + c, a + (b + c))
+    assert equal(a + b, b + a)
+    assert equal(a + zero_moments(4), a)
+
+
+def test_pictures_are_put_one_by_one_in_few_slots() -> None:
+    images = noise_images(11, 6)
+    slots = set()
+
+    def fill(number: int, slot: npt.NDArray[np.uint8]) -> None:
+        assert slot.shape == (6, 6, 3)
+        assert slot.flags.c_contiguous
+        slots.add(slot.ctypes.data)
+        slot[:] = images[number]
+
+    assert equal(moments.sum_pictures(11, 6, fill), plain(images))
+    assert len(slots) == moments.GROUP
 
 
 def test_a_view_is_summed_as_its_copy() -> None:
