@@ -1,14 +1,14 @@
 """Which data set a source is, and where it contradicts that set's manifest, in sentences.
 
-`match` finds the manifest by the class folders, `compare` says what is missing or surplus. Neither
-reads a picture.
+`match` finds the manifest by the class folders, `compare` says what is missing or surplus,
+`published_statistics` what others measured. None reads a picture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from prep.manifest import Manifest, load, names
+from prep.manifest import Manifest, PublishedStatistics, load, names
 from prep.program import examples
 
 
@@ -25,6 +25,14 @@ def match(classes: Sequence[str]) -> Manifest | None:
         if wanted <= folders and 2 * len(wanted) >= len(folders):
             candidates.append((len(wanted) / len(folders), manifest))
     return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
+
+
+def published_statistics(classes: Sequence[str]) -> tuple[PublishedStatistics, ...]:
+    """What others measured on the data set that has just these classes; () when none is known."""
+    manifest = match(classes)
+    if manifest is None or {known.folder for known in manifest.classes} != set(classes):
+        return ()
+    return manifest.statistics
 
 
 def compare(

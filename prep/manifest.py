@@ -55,6 +55,17 @@ class Oddity:
 
 
 @dataclasses.dataclass(frozen=True)
+class PublishedStatistics:
+    """Of the training split, RGB, 0..255; what prep.handover.Statistics holds of ours."""
+
+    by: str
+    source: str
+    channel_mean: tuple[float, ...]  # [3]
+    standard_deviations: tuple[float, ...]  # [3] along the axes, falling
+    axes: tuple[tuple[float, ...], ...]  # [3][3] unit vectors of any sign
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     name: str
     title: str
@@ -64,6 +75,7 @@ class Manifest:
     splits: Mapping[str, Split]
     classes: tuple[KnownClass, ...]  # label order, which is the order of the folders' names
     oddities: tuple[Oddity, ...]
+    statistics: tuple[PublishedStatistics, ...] = ()
 
     def knows(self, classes: Iterable[str]) -> bool:
         return {known.folder for known in self.classes}.issuperset(classes)
@@ -132,6 +144,7 @@ def _parse(text: str, origin: str) -> Manifest:
             _known_class(folder, inner, splits) for folder, inner in table.tables("classes").items()
         ),
         oddities=tuple(_oddity(inner) for inner in table.list_of_tables("oddities")),
+        statistics=tuple(_statistics(inner) for inner in table.list_of_tables("statistics")),
     )
     table.end()
     _check(manifest, origin)
@@ -180,6 +193,18 @@ def _oddity(table: Table) -> Oddity:
             split=table.take("split", str),
             files=files,
             count=len(files) or table.take("count", int),
+        )
+    )
+
+
+def _statistics(table: Table) -> PublishedStatistics:
+    return table.ended(
+        PublishedStatistics(
+            by=table.take("by", str),
+            source=table.take("source", str),
+            channel_mean=table.numbers("channel_mean", 3),
+            standard_deviations=table.numbers("standard_deviations", 3),
+            axes=tuple(table.numbers(f"axis_{number}", 3) for number in (1, 2, 3)),
         )
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from prep.check import Contents
 from prep.handover import Card, Statistics
-from prep.manifest import Manifest
+from prep.manifest import Manifest, PublishedStatistics
 from prep.sources.listing import Source
 
 FILE_WIDTH = 120  # columns where there is no terminal: nothing is cut
@@ -47,16 +48,34 @@ def source_table(source: Source, manifest: Manifest | None, contents: Contents) 
     return table
 
 
-def statistics_table(statistics: Statistics) -> Table:
-    table = Table(title=f"{statistics.count} images, pixels 0..255", title_justify="left")
+def statistics_table(
+    statistics: Statistics, published: Sequence[PublishedStatistics] = ()
+) -> Table:
+    """Means and axes, and beneath each row what others measured, its axis turned to ours."""
+    table = Table(
+        title=f"{statistics.count} images, pixels 0..255",
+        title_justify="left",
+        caption="; ".join(f"{others.by}: {others.source}" for others in published) or None,
+        caption_justify="left",
+    )
     for heading in ("", "red", "green", "blue", "standard deviation"):
         table.add_column(heading, justify="right" if heading else "left")
     table.add_row("mean", *(f"{value:.3f}" for value in statistics.channel_mean), "")
+    for others in published:
+        table.add_row(others.by, *(f"{value:.3f}" for value in others.channel_mean), "")
     for axis, deviation in enumerate(statistics.standard_deviations):
         vector = statistics.eigenvectors[:, axis]
         table.add_row(
             f"principal axis {axis + 1}", *(f"{value:+.4f}" for value in vector), f"{deviation:.3f}"
         )
+        for others in published:
+            theirs = np.array(others.axes[axis])
+            theirs *= 1 if theirs @ vector >= 0 else -1  # the sign of an axis is free
+            table.add_row(
+                others.by,
+                *(f"{value:+.4f}" for value in theirs),
+                f"{others.standard_deviations[axis]:.3f}",
+            )
     return table
 
 

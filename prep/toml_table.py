@@ -45,6 +45,12 @@ class Table:
                 raise UserError(f"{self._where}: {key} holds {value!r:.80}, which is no text")
         return tuple(values)
 
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        values: list[Any] = self.take(key, list)
+        if len(values) != count or any(type(value) is not float for value in values):
+            raise UserError(f"{self._where}: {key} is {values!r:.80}, it must be {count} floats")
+        return tuple(values)
+
     def tables(self, key: str) -> dict[str, Table]:
         inner: dict[str, Any] = self.take(key, dict)
         return {name: self._inner(f"{key}.{name}", value) for name, value in inner.items()}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_manifest import NAMES, SMALL, counts, folders, written
 
-from prep.comparison import compare, first_of, match
+from prep.comparison import compare, first_of, match, published_statistics
 from prep.manifest import Manifest, load
 
 
@@ -32,6 +33,18 @@ def test_other_classes_are_of_no_manifest() -> None:
     assert match([]) is None
     assert match(["a", "b"]) is None
     assert match([*folders(load("imagenet-1k")), "zebra"]) is None
+
+
+def test_statistics_are_published_of_the_whole_of_imagenet_only() -> None:
+    classes = folders(load("imagenet-1k"))
+    (authors,) = published_statistics(classes)
+    assert authors.channel_mean == (127.305, 119.715, 104.913)  # input_meta of cuda-convnet2
+    assert authors.standard_deviations == (121.780, 37.094, 19.721)
+    axes = np.array(authors.axes)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=2e-4)
+    assert published_statistics(classes[1:]) == ()
+    assert published_statistics(folders(load("cifar-10"))) == ()
+    assert published_statistics(["a", "b"]) == ()
 
 
 # --------------------------------------------------------------------------- compare
