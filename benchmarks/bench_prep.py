@@ -33,7 +33,7 @@ def command_rates(found: Source, folder: Path) -> dict[str, float]:
     stages: list[tuple[str, int, Callable[[], Any]]] = [
         ("resize", count, lambda: resize.resize(
             found, folder / "prepared", plan.Options(max_rejects=1.0))),
-        ("stats", in_split, lambda: stats.write(stats.measure(prepared, None), prepared)),
+        ("stats", in_split, lambda: stats.measure(prepared, None)),
         ("write-beton", in_split, lambda: write.write_beton(prepared, beton, "jpg", None)),
         ("verify", in_split, lambda: verify.verify(beton, None)),
     ]  # fmt: skip

@@ -18,6 +18,7 @@ from prep.options import (
     Jobs,
     Layout,
     ManifestName,
+    Measurable,
     Mode,
     OnTruncated,
     Png,
@@ -215,24 +216,28 @@ def resize(
 
 
 @app.command()
-def stats(folder: PreparedFolder, png: Png = None, jobs: Jobs = None) -> None:
-    """Mean image, channel means and principal axes of OUT/train, into OUT/train.stats.npz."""
-    from prep import sheet
+def stats(source: Measurable, png: Png = None, jobs: Jobs = None) -> None:
+    """Mean image, channel means and principal axes of OUT/train, into OUT/train.stats.npz; or of a
+    FILE.beton, beside it. Killed, it carries on."""
+    from prep import sheet, stats_sheet
     from prep import stats as stage
+    from prep.comparison import published_statistics
     from prep.tables import print_table, statistics_table
 
     started = time.monotonic()
-    statistics = stage.measure(folder, jobs)
-    path = stage.write(statistics, folder)
+    samples, statistics, resumed = stage.measure(source, jobs)
     seconds = time.monotonic() - started
-    print_table(statistics_table(statistics))
+    classes = [entry.wnid for entry in samples.card.classes]
+    print_table(statistics_table(statistics, published_statistics(classes)))
+    done = statistics.count - resumed
+    earlier = f", {resumed} more by an earlier run" if resumed else ""
     typer.echo(
-        f"{path}: {statistics.count} images in {seconds:.1f} s, "
-        f"{statistics.count / seconds:,.0f} images/s"
+        f"{samples.output}: {done} images in {seconds:.1f} s, {done / seconds:,.0f} images/s"
+        f"{earlier}"
     )
     if png is not None:
-        sheet.save_png(sheet.mean_picture(statistics), png)
-        typer.echo(f"mean image: {png}")
+        sheet.save_png(stats_sheet.statistics_sheet(statistics, samples.picture(0)), png)
+        typer.echo(f"mean image, axes and colour noise: {png}")
 
 
 @app.command()

@@ -208,9 +208,15 @@ class Statistics:
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
     """Write statistics; the same statistics give the same bytes."""
+    with whole_file(path) as partial:
+        save_statistics(statistics, partial)
+
+
+def save_statistics(statistics: Statistics, partial: Path) -> None:
+    """Write statistics to a file of prep.files.whole_file."""
     import numpy as np
 
-    with whole_file(path) as partial, partial.open("wb") as out:
+    with partial.open("wb") as out:
         arrays: dict[str, Any] = dataclasses.asdict(statistics)
         np.savez(out, format_version=np.int64(FORMAT_VERSION), **arrays)
 

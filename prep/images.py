@@ -143,13 +143,14 @@ def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
     return encoded
 
 
-def decode_as_ffcv(data: bytes) -> Pixels:
+def decode_as_ffcv(data: bytes, out: Pixels | None = None) -> Pixels:
     """Decode a prepared JPEG to uint8 [H,W,3] RGB with the very pixels that FFCV's loader gives.
 
-    FFCV calls libjpeg-turbo with its fast DCT. Raises ValueError on damaged bytes, which FFCV
-    itself would not notice.
+    FFCV calls libjpeg-turbo with its fast DCT. The pixels lie at the start of `out`, where it is
+    given. Raises ValueError on damaged bytes, which FFCV itself would not notice, and when `out` is
+    too small.
     """
-    pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
+    pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, buffer=out)
     return pixels
 
 

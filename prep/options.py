@@ -21,6 +21,10 @@ Png = Annotated[
 PreparedFolder = Annotated[
     Path, typer.Argument(metavar="OUT/SPLIT", help="A split that `prep resize` made.")
 ]
+Measurable = Annotated[
+    Path,
+    typer.Argument(metavar="OUT/train", help="What `prep resize` made, or a FILE.beton of it."),
+]
 BetonFile = Annotated[Path, typer.Argument(metavar="FILE.beton")]
 
 

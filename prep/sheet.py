@@ -1,4 +1,4 @@
-"""Pictures of pictures: contact sheets and the mean image."""
+"""Pictures of pictures: contact sheets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from prep import images
 from prep.beton import Beton
 from prep.files import whole_file
-from prep.handover import Card, Statistics
+from prep.handover import Card
 from prep.program import UserError
 
 CELL = 128  # pixels: a picture's side on a sheet
@@ -31,18 +31,18 @@ def contact_sheet(
     height = rows * (CELL + CAPTION + GAP) + GAP
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    font = _font(11)
+    letters = font(11)
     for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         left = GAP + place % COLUMNS * (CELL + GAP)
         top = GAP + place // COLUMNS * (CELL + CAPTION + GAP)
         thumbnail = Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.LANCZOS)
         sheet.paste(thumbnail, (left, top))
-        text = _fit(caption, draw, font)
-        draw.text((left, top + CELL + 2), text, fill="black", font=font)
+        text = _fit(caption, draw, letters)
+        draw.text((left, top + CELL + 2), text, fill="black", font=letters)
     return sheet
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """matplotlib's DejaVu Sans, which has accented and Greek letters; else Pillow's own."""
     package = importlib.util.find_spec("matplotlib")
     for folder in (package.submodule_search_locations or []) if package else []:
@@ -99,13 +99,6 @@ def _pixels(data: bytes, card: Card) -> npt.NDArray[np.uint8]:
     if card.mode == "raw":
         return np.frombuffer(data, np.uint8).reshape(card.side, card.side, 3)
     return images.decode_as_ffcv(data)
-
-
-def mean_picture(statistics: Statistics) -> Image.Image:
-    """The mean image at twice its size."""
-    pixels = np.rint(statistics.mean_image).astype(np.uint8)
-    side = 2 * statistics.side
-    return Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def save_png(picture: Image.Image, path: Path) -> None:

@@ -2,96 +2,101 @@
 
 Of every pixel of the training split (Krizhevsky et al. 2012, sections 2 and 4.1), decoded as the
 trainer's loader decodes it. Sums are exact integers; there is one division, in float64, at the
-end, so that the file is the same for any number of workers and any order.
+end, so that the file is the same for any number of workers and any order, from the prepared files
+or from their beton, interrupted or not.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from prep import handover, images, prepared
+from prep import handover, images
+from prep.files import whole_file
 from prep.handover import Statistics
-from prep.moments import Moments, moments_of, zero_moments
+from prep.moments import Moments, sum_pictures
 from prep.prepared import Place
-from prep.program import UserError
 from prep.progress import progress
+from prep.samples import Pixels, Read, Samples, open_training, read_prepared
+from prep.stats_resume import Checkpoint, name_of
 from prep.units import run_units
 
-UNIT_SIZE = 1024  # pictures: one or two seconds of one core
-BATCH = 32  # pictures decoded before their sums are taken
+UNIT_SIZE = 1024  # pictures: half a second or a second of one core
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """Consecutive samples of a prepared split."""
+    """Consecutive samples."""
 
+    number: int
     places: list[Place]
     side: int
+    read: Read
 
 
-def measure(folder: Path, jobs: int | None) -> Statistics:
-    """Statistics of the prepared split OUT/train.
+class Measured(NamedTuple):
+    """The statistics of some samples, which lie in `samples.output` now."""
 
-    Raises UserError when it is no prepared split, is not the training split, is empty, or when
-    a file has changed since it was prepared.
+    samples: Samples
+    statistics: Statistics
+    resumed: int  # pictures that an earlier run had measured
+
+
+def measure(source: Path, jobs: int | None) -> Measured:
+    """Measure OUT/train into OUT/train.stats.npz, or a FILE.beton into FILE.stats.npz.
+
+    Killed, it carries on. Raises UserError when the source is no training split, holds nothing or
+    has changed since it was made, when the output cannot be written or another run writes it.
     """
-    split = prepared.open_prepared(folder)
-    if split.card.split != "train":
-        raise UserError(
-            f"{folder} is the {split.card.split} split; statistics are of the training split "
-            "only: give OUT/train"
+    samples = open_training(source)
+    side, count = samples.card.side, len(samples)
+    starts = range(0, count, UNIT_SIZE)
+    with whole_file(samples.output) as partial:  # from the start: it keeps a second run out
+        checkpoint = Checkpoint(samples.output, name_of(samples, UNIT_SIZE))
+        so_far = checkpoint.load(side, len(starts))
+        resumed = so_far.total.count
+        units = (
+            Unit(number, samples.places(start, min(start + UNIT_SIZE, count)), side, samples.read)
+            for number, start in enumerate(starts)
+            if not so_far.done[number]
         )
-    if len(split) == 0:
-        raise UserError(f"{folder} holds no samples; see rejects.jsonl beside it")
-    units = (
-        Unit(
-            split.places(start, min(start + UNIT_SIZE, len(split))),
-            split.card.side,
-        )
-        for start in range(0, len(split), UNIT_SIZE)
-    )
-    total = zero_moments(split.card.side)
-    with progress("stats", len(split)) as report:
-        for moments in run_units(unit_moments, units, jobs):
-            total += moments
-            report(moments.count)
-    return statistics_of(total, split.card.pixels_id)
+        with progress("stats", count - resumed) as report:
+            for number, moments in run_units(unit_moments, units, jobs):
+                so_far.add(number, moments)
+                report(moments.count)
+                checkpoint.save_if_due(so_far)
+        statistics = statistics_of(so_far.total, samples.card.pixels_id, samples.decoder)
+        handover.save_statistics(statistics, partial)
+    checkpoint.remove()
+    return Measured(samples, statistics, resumed)
 
 
-def unit_moments(unit: Unit) -> Moments:
-    """Decode and sum the samples of one unit."""
-    batch = np.empty((BATCH, unit.side, unit.side, 3), np.uint8)
-    total = zero_moments(unit.side)
-    for start in range(0, len(unit.places), BATCH):
-        places = unit.places[start : start + BATCH]
-        for slot, place in enumerate(places):
-            batch[slot] = read_sample(place, unit.side)
-        total += moments_of(batch[: len(places)])
-    return total
+def unit_moments(unit: Unit) -> tuple[int, Moments]:
+    """Decode and sum the samples of one unit; returns its number too."""
+
+    def fill(number: int, slot: Pixels) -> None:
+        unit.read(unit.places[number], slot)
+
+    return unit.number, sum_pictures(len(unit.places), unit.side, fill)
 
 
-def read_sample(place: Place, side: int) -> npt.NDArray[np.uint8]:
+def read_sample(place: Place, side: int) -> Pixels:
     """The pixels of a prepared sample, uint8 [side,side,3].
 
     Raises UserError when the file is missing or is not the one that was prepared.
     """
-    data = prepared.read_unchanged(place)
-    try:
-        pixels = images.decode_as_ffcv(data)
-    except ValueError as error:
-        raise UserError(
-            f"{place.path} cannot be decoded ({error}); run `prep resize` again"
-        ) from error
-    if pixels.shape != (side, side, 3):
-        raise UserError(f"{place.path} has shape {pixels.shape}, its card says {side}x{side}x3")
+    pixels = np.empty((side, side, 3), np.uint8)
+    read_prepared(place, pixels)
     return pixels
 
 
-def statistics_of(moments: Moments, pixels_id: str) -> Statistics:
+def statistics_of(
+    moments: Moments, pixels_id: str, decoder: str = images.FFCV_DECODER
+) -> Statistics:
     """Divide the sums once. Exact integers up to the division (Python's, of any width)."""
     side = moments.pixel_sums.shape[0]
     pixels = moments.count * side * side
@@ -110,7 +115,7 @@ def statistics_of(moments: Moments, pixels_id: str) -> Statistics:
         covariance=covariance,
         eigenvalues=eigenvalues,
         eigenvectors=eigenvectors,
-        decoder=images.FFCV_DECODER,
+        decoder=decoder,
         pixels_id=pixels_id,
     )
 
@@ -127,10 +132,3 @@ def principal_axes(
     largest = np.argmax(np.abs(vectors), axis=0)
     vectors *= np.sign(vectors[largest, np.arange(3)])
     return values, vectors
-
-
-def write(statistics: Statistics, folder: Path) -> Path:
-    """Write beside the prepared split; returns the path."""
-    path = prepared.split_stats_path(folder)
-    handover.write_statistics(statistics, path)
-    return path

@@ -90,7 +90,7 @@ def prepared_set(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """OUT/train and OUT/val with cards, manifests and statistics. Not to be changed by a test."""
     out = tmp_path_factory.mktemp("prepared") / "out"
     resize.resize(find_source(source), out, plan.Options(jobs=1, max_rejects=0.0))
-    stats.write(stats.measure(out / "train", jobs=1), out / "train")
+    stats.measure(out / "train", jobs=1)
     return out
 
 

@@ -87,7 +87,7 @@ def test_a_file_is_seen_as_the_prepared_set_was_made(
     settings = Settings(backend=backend, fit=fit, exif=exif)
     out = tmp_path / "out"
     resize.resize(find_source(copy), out, plan.Options(settings, jobs=1, max_rejects=0.0))
-    stats.write(stats.measure(out / "train", jobs=1), out / "train")
+    stats.measure(out / "train", jobs=1)
     write.write_beton(out / "train", tmp_path / "train.beton", "jpg", jobs=1)
 
     dataset = open_dataset(tmp_path / "train.beton")

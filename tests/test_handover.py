@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,24 @@ def test_statistics_read_back_equal(tmp_path: Path) -> None:
         assert type(after) is type(before)
         assert getattr(after, "dtype", None) == getattr(before, "dtype", None)
     assert read.side == 4
+
+
+@given(seed=st.integers(0, 9999), side=st.integers(1, 9), count=st.integers(1, 2**40))
+@settings(max_examples=20, deadline=None)
+def test_any_statistics_read_back_bit_for_bit(seed: int, side: int, count: int) -> None:
+    generator = np.random.default_rng(seed)
+    before = dataclasses.replace(
+        some_statistics(),
+        count=count,
+        mean_image=generator.uniform(0, 255, (side, side, 3)).astype(np.float32),
+        covariance=generator.normal(size=(3, 3)) * 10.0 ** generator.integers(-9, 9),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_statistics(before, Path(folder) / "x.npz")
+        after = read_statistics(Path(folder) / "x.npz")
+    assert (after.count, after.side) == (count, side)
+    assert after.mean_image.tobytes() == before.mean_image.tobytes()
+    assert after.covariance.tobytes() == before.covariance.tobytes()
 
 
 def test_a_tiny_negative_eigenvalue_has_deviation_zero() -> None:

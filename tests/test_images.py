@@ -125,6 +125,18 @@ def test_decode_as_ffcv_equals_ffcv_on_200_pictures() -> None:
         source = np.frombuffer(data, np.uint8)
         imdecode(source, ffcv_pixels, side, side, side, side, 0, 0, 1, 1, False, False)
         assert np.array_equal(decode_as_ffcv(data), ffcv_pixels)
+        assert np.array_equal(decode_as_ffcv(data, np.zeros_like(ffcv_pixels)), ffcv_pixels)
+
+
+def test_a_picture_is_decoded_where_it_is_wanted() -> None:
+    pixels = np.array(picture(33, 33))
+    data, slots = encode_jpeg(pixels, 95), np.zeros((2, 33, 33, 3), np.uint8)
+    decoded = decode_as_ffcv(data, slots[1])
+    assert decoded.ctypes.data == slots[1].ctypes.data
+    assert np.array_equal(slots[1], decode_as_ffcv(data))
+    assert (slots[0] == 0).all()
+    with pytest.raises(ValueError, match="too small"):
+        decode_as_ffcv(data, np.zeros((32, 33, 3), np.uint8))
 
 
 def test_the_fast_dct_matters() -> None:

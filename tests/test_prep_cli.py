@@ -21,6 +21,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import prep
+from prep import stats_sheet
 from prep.cli import app, main
 from prep.program import UserError
 
@@ -315,12 +316,18 @@ def test_from_pictures_to_a_verified_beton(source: Path, tmp_path: Path) -> None
     said = run("stats", out / "train", "--png", tmp_path / "mean.png")
     assert "principal axis 3" in said
     assert "train.stats.npz: 18 images in" in said
+    assert "AlexNet's authors" not in said
     assert "warning" not in run("write-beton", out / "train", beton)
+    measured = (out / "train.stats.npz").read_bytes()
+    assert (tmp_path / "train.stats.npz").read_bytes() == measured
+    (tmp_path / "train.stats.npz").unlink()
+    assert f"{tmp_path / 'train.stats.npz'}: 18 images in" in run("stats", beton)
+    assert (tmp_path / "train.stats.npz").read_bytes() == measured
     assert "18 samples whole, sha256 " in run("verify", beton)
     said = run("inspect", beton, "--png", tmp_path / "sheet.png")
     assert "64x64x3, JPEGs of quality 90" in said
     assert f"{CLASSES[0]} first" in said
-    for name, size in (("mean", (128, 128)), ("sheet", (1324, 304))):
+    for name, size in (("mean", (stats_sheet.WIDTH, stats_sheet.HEIGHT)), ("sheet", (1324, 304))):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.size == size
 

@@ -67,7 +67,7 @@ def test_headers_hold_no_time_and_no_user(tarred: Path) -> None:
 def test_stats_and_betons_are_those_of_the_tree(
     prepared_set: Path, betons: Path, tarred: Path, tmp_path: Path
 ) -> None:
-    measured = stats.write(stats.measure(tarred / "train", jobs=1), tarred / "train")
+    measured = stats.measure(tarred / "train", jobs=1).samples.output
     assert measured.read_bytes() == (prepared_set / "train.stats.npz").read_bytes()
     write.write_beton(tarred / "train", tmp_path / "train.beton", "jpg", jobs=2)
     assert (tmp_path / "train.beton").read_bytes() == (betons / "train.beton").read_bytes()

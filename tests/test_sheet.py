@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from prep import sheet
 from prep.beton import METADATA_START, SAMPLE, open_beton
-from prep.handover import read_card, read_statistics
+from prep.handover import read_card
 from prep.images import decode_as_ffcv
 from prep.program import UserError
 from prep.write import write_beton
@@ -79,14 +79,6 @@ def test_a_damaged_sample_is_named(betons: Path, tmp_path: Path, damage: str) ->
     card = read_card(path.with_suffix(".json"))
     with pytest.raises(UserError, match=rf"sample {sample} cannot be shown .*`prep verify"):
         sheet.beton_sheet(open_beton(path), card)
-
-
-def test_the_mean_image_is_shown_at_twice_its_size(prepared_set: Path) -> None:
-    statistics = read_statistics(prepared_set / "train.stats.npz")
-    made = sheet.mean_picture(statistics)
-    assert made.size == (512, 512)
-    small = np.asarray(made.resize((256, 256), Image.Resampling.BOX), float)
-    assert np.abs(small - statistics.mean_image).mean() < 1
 
 
 def test_a_png_is_saved_whole_whatever_its_name(tmp_path: Path) -> None:

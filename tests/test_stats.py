@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
+import signal
+import subprocess
 import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import noise_images
+from conftest import fill_disk, noise_images, small_jpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from prep import images, stats
+from prep.files import whole_file
 from prep.handover import read_card, read_statistics
-from prep.moments import moments_of
+from prep.manifest import load
+from prep.moments import Moments, moments_of
 from prep.prepared import Place, open_prepared
 from prep.program import UserError
+from prep.tables import statistics_table
 
 
 @pytest.fixture
@@ -65,28 +73,32 @@ def test_they_name_the_split_they_are_of(prepared_set: Path) -> None:
     assert measured.pixels_id == read_card(prepared_set / "train.json").pixels_id
 
 
+@pytest.mark.parametrize("unit_size", [1, 5, 18])
 def test_two_workers_and_any_units_give_the_bytes_of_one(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, unit_size: int
+) -> None:
+    before = (copy / "train.stats.npz").read_bytes()
+    (copy / "train.stats.npz").unlink()
+    monkeypatch.setattr(stats, "UNIT_SIZE", unit_size)
+    samples, statistics, resumed = stats.measure(copy / "train", jobs=2)
+    assert (len(samples), statistics.count, resumed) == (18, 18, 0)
+    assert samples.output == copy / "train.stats.npz"
+    assert samples.output.read_bytes() == before
+
+
+def test_the_order_of_completion_does_not_matter(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (copy / "train.stats.npz").read_bytes()
     (copy / "train.stats.npz").unlink()
     monkeypatch.setattr(stats, "UNIT_SIZE", 5)
-    stats.write(stats.measure(copy / "train", jobs=2), copy / "train")
-    assert (copy / "train.stats.npz").read_bytes() == before
-
-
-def test_the_order_of_completion_does_not_matter(
-    prepared_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stats, "UNIT_SIZE", 5)
-    monkeypatch.setattr(stats, "BATCH", 2)
 
     def backwards(function: object, units: object, _: int) -> object:
         return map(function, reversed(list(units)))  # type: ignore[call-overload]
 
     monkeypatch.setattr(stats, "run_units", backwards)
-    path = stats.write(stats.measure(prepared_set / "train", jobs=1), tmp_path / "train")
-    assert path.read_bytes() == (prepared_set / "train.stats.npz").read_bytes()
+    stats.measure(copy / "train", jobs=1)
+    assert (copy / "train.stats.npz").read_bytes() == before
 
 
 # --------------------------------------------------------------------------- principal axes
@@ -132,6 +144,48 @@ def test_one_division_of_exact_sums(seed: int, count: int, side: int) -> None:
             assert measured.covariance[a, b] == float(exact)
 
 
+def test_sums_near_the_end_of_64_bits_are_divided_exactly() -> None:
+    from fractions import Fraction
+
+    count, side = 2**30, 256  # 800 times ImageNet, in all but one value white
+    sums = np.full((side, side, 3), 255 * count, np.int64)
+    sums[0, 0, 0] -= 1
+    products = np.full((3, 3), 255**2 * side**2 * count, np.int64)
+    products[0] -= 255
+    products[:, 0] -= 255
+    products[0, 0] += 1  # 254**2 is 255**2 - 2 * 255 + 1
+    measured = stats.statistics_of(Moments(count, sums, products), "id")
+    pixels = count * side**2
+    variance = Fraction(int(products[0, 0]), pixels) - Fraction(255 * pixels - 1, pixels) ** 2
+    assert measured.covariance[0, 0] == float(variance) > 0
+    assert measured.covariance[1, 2] == 0
+
+
+# --------------------------------------------------------------------------- what is shown
+
+
+def test_what_the_authors_measured_is_shown_beside_it_and_turned_the_same_way(
+    prepared_set: Path,
+) -> None:
+    statistics = read_statistics(prepared_set / "train.stats.npz")
+    (authors,) = load("imagenet-1k").statistics
+    turned = (
+        -np.array(authors.axes[1])
+        if statistics.eigenvectors[:, 1] @ authors.axes[1] < 0
+        else (np.array(authors.axes[1]))
+    )
+    out = io.StringIO()
+    Console(file=out, width=120).print(statistics_table(statistics, [authors]))
+    shown = out.getvalue()
+    assert "AlexNet's authors: akrizhevsky/cuda-convnet2, input_meta" in shown
+    lines = [line for line in shown.splitlines() if "AlexNet's authors │" in line]
+    assert re.findall(r"[\d.]+", lines[0]) == ["127.305", "119.715", "104.913"]
+    assert re.findall(r"[-+.\d]+", lines[2]) == [*(f"{v:+.4f}" for v in turned), "37.094"]
+    out = io.StringIO()
+    Console(file=out, width=120).print(statistics_table(statistics))
+    assert "authors" not in out.getvalue()
+
+
 # --------------------------------------------------------------------------- refusals
 
 
@@ -139,6 +193,20 @@ def test_validation_is_refused(prepared_set: Path) -> None:
     with pytest.raises(UserError, match=r"val is the val split; .*only: give OUT/train"):
         stats.measure(prepared_set / "val", jobs=1)
     assert not (prepared_set / "val.stats.npz").exists()
+
+
+def test_an_empty_split_is_refused(tmp_path: Path) -> None:
+    from prep import plan, resize
+    from prep.sources import find_source
+
+    for split in ("train", "val"):
+        (tmp_path / "src" / split / "a").mkdir(parents=True)
+    (tmp_path / "src" / "train" / "a" / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "src" / "val" / "a" / "good.jpg").write_bytes(small_jpeg(0))
+    options = plan.Options(jobs=1, max_rejects=1.0)
+    resize.resize(find_source(tmp_path / "src"), tmp_path / "out", options)
+    with pytest.raises(UserError, match=r"train holds no samples; see rejects\.jsonl"):
+        stats.measure(tmp_path / "out" / "train", jobs=1)
 
 
 def test_what_is_no_prepared_split_is_refused(source: Path) -> None:
@@ -165,26 +233,93 @@ def test_a_changed_file_is_named(copy: Path) -> None:
         stats.measure(copy / "train", jobs=1)
 
 
-def test_a_file_of_another_size_is_named(copy: Path) -> None:
-    data = images.encode_jpeg(noise_images(1, 64)[0], 95)
-    one_file(copy).write_bytes(data)
-    with pytest.raises(UserError, match=r"has shape \(64, 64, 3\), its card says 256x256x3"):
-        stats.read_sample(Place(one_file(copy), 0, None, zlib.crc32(data)), 256)
+def place_of(path: Path) -> Place:
+    return Place(path.parent, path.name, 0, None, zlib.crc32(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("side", "said"),
+    [(64, r"has shape \(64, 64, 3\), its card says 256x256x3"), (300, "too small")],
+)
+def test_a_file_of_another_size_is_named(copy: Path, side: int, said: str) -> None:
+    path = one_file(copy)
+    path.write_bytes(images.encode_jpeg(noise_images(1, side)[0], 95))
+    with pytest.raises(UserError, match=rf"{path.name} .*{said}.*; run `prep resize` again"):
+        stats.read_sample(place_of(path), 256)
 
 
 def test_a_file_that_was_bad_from_the_start_is_named(copy: Path) -> None:
     one_file(copy).write_bytes(b"no jpeg")
     with pytest.raises(UserError, match=rf"{one_file(copy).name} cannot be decoded"):
-        stats.read_sample(Place(one_file(copy), 0, None, zlib.crc32(b"no jpeg")), 256)
+        stats.read_sample(place_of(one_file(copy)), 256)
 
 
-def test_a_full_disk_leaves_the_old_statistics(prepared_set: Path, small_disk: Path) -> None:
-    measured = read_statistics(prepared_set / "train.stats.npz")
+def test_a_second_run_is_refused_while_the_first_one_measures(copy: Path) -> None:
+    path = copy / "train.stats.npz"
+    before = path.read_bytes()
+    with (
+        pytest.raises(UserError, match=r"train\.stats\.npz is being written by another run"),
+        whole_file(path),
+    ):
+        stats.measure(copy / "train", jobs=1)
+    assert path.read_bytes() == before
+
+
+def kill_a_worker(unit: stats.Unit) -> object:
+    if unit.number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return stats.unit_moments(unit)
+
+
+def test_a_killed_worker_ends_the_run_and_the_next_one_goes_on(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (copy / "train.stats.npz").read_bytes()
+    (copy / "train.stats.npz").unlink()
+    monkeypatch.setattr(stats, "UNIT_SIZE", 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(stats, "unit_moments", kill_a_worker)
+        with pytest.raises(
+            UserError, match=r"one of 2 worker processes died .*run the same command"
+        ):
+            stats.measure(copy / "train", jobs=2)
+    assert not list(copy.glob("train.stats.npz*[!t]"))
+    stats.measure(copy / "train", jobs=2)
+    assert (copy / "train.stats.npz").read_bytes() == before
+
+
+# --------------------------------------------------------------------------- disks
+
+
+@pytest.fixture
+def on_small_disk(prepared_set: Path, small_disk: Path) -> Path:
+    """The prepared training split, old statistics beside it, on a disk of 1 MiB."""
+    shutil.copytree(prepared_set / "train", small_disk / "train")
+    for name in ("train.json", "train.parquet"):
+        shutil.copy(prepared_set / name, small_disk)
     (small_disk / "train.stats.npz").write_bytes(b"old")
-    filler = small_disk / "filler"
-    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 8192))
+    return small_disk
+
+
+@pytest.mark.parametrize("unit_size", [18, 5])
+def test_a_full_disk_leaves_the_old_statistics(
+    on_small_disk: Path, monkeypatch: pytest.MonkeyPatch, unit_size: int
+) -> None:
+    monkeypatch.setattr(stats, "UNIT_SIZE", unit_size)  # 5: there is a checkpoint to write
+    fill_disk(on_small_disk, blocks_left=20)
+    before = sorted(path.name for path in on_small_disk.iterdir())
     with pytest.raises(OSError, match="No space left on device") as caught:
-        stats.write(measured, small_disk / "train")
-    assert caught.value.filename == str(small_disk / "train.stats.npz")
-    assert sorted(os.listdir(small_disk)) == ["filler", "train.stats.npz"]  # noqa: PTH208
-    assert (small_disk / "train.stats.npz").read_bytes() == b"old"
+        stats.measure(on_small_disk / "train", jobs=1)
+    assert "train.stats.npz" in caught.value.filename
+    assert sorted(path.name for path in on_small_disk.iterdir()) == before
+    assert (on_small_disk / "train.stats.npz").read_bytes() == b"old"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    on_small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(on_small_disk)], check=True)
+    monkeypatch.setattr(stats, "unit_moments", pytest.fail)
+    with pytest.raises(UserError, match=r"cannot write .*train\.stats\.npz: Read-only file system"):
+        stats.measure(on_small_disk / "train", jobs=1)
+    assert (on_small_disk / "train.stats.npz").read_bytes() == b"old"

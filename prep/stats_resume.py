@@ -1,0 +1,96 @@
+"""What a killed `prep stats` had measured: OUT/train.stats.npz.checkpoint.
+
+The sums so far and the units that are in them, written whole and seldom enough to cost less than a
+hundredth of the time. It names what it is of: the samples' bytes in their order, the decoder, the
+size of a unit. A checkpoint of anything else, or one that cannot be read, is passed over without a
+word and written over: it could only have saved time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from prep.files import whole_file
+from prep.moments import Moments, zero_moments
+from prep.samples import Samples
+
+VERSION = 1  # of this file, and of what the sums mean
+COST = 0.01  # share of the time that writing checkpoints may take
+
+
+@dataclasses.dataclass
+class SoFar:
+    """The sums over the units that are done."""
+
+    total: Moments
+    done: npt.NDArray[np.bool_]  # [units]
+
+    def add(self, unit: int, moments: Moments) -> None:
+        self.total += moments
+        self.done[unit] = True
+
+
+class Checkpoint:
+    """The checkpoint of one measurement, whose result will be `output`."""
+
+    def __init__(self, output: Path, of: str) -> None:
+        self._path = output.with_name(output.name + ".checkpoint")
+        self._of = of
+        self._next = 0.0  # time.monotonic() from which on to save
+
+    def load(self, side: int, units: int) -> SoFar:
+        """What an earlier run had measured of the same; else nothing."""
+        try:
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+                if str(saved["of"]) == self._of:
+                    moments = Moments(
+                        int(saved["count"]), saved["pixel_sums"], saved["product_sums"]
+                    )
+                    return SoFar(moments, saved["done"])
+        except Exception:  # zipfile and numpy answer damage with nearly any exception
+            pass
+        return SoFar(zero_moments(side), np.zeros(units, np.bool_))
+
+    def save_if_due(self, so_far: SoFar) -> None:
+        """Save, unless all is done or saving would take more than COST of the time."""
+        began = time.monotonic()
+        if began < self._next or so_far.done.all():
+            return
+        with whole_file(self._path) as partial, partial.open("wb") as out:
+            np.savez(
+                out,
+                of=self._of,
+                count=so_far.total.count,
+                pixel_sums=so_far.total.pixel_sums,
+                product_sums=so_far.total.product_sums,
+                done=so_far.done,
+            )
+        ended = time.monotonic()
+        self._next = ended + (ended - began) / COST
+
+    def remove(self) -> None:
+        for path in (self._path, self._path.with_name(self._path.name + ".partial")):
+            path.unlink(missing_ok=True)
+
+
+def name_of(samples: Samples, unit_size: int) -> str:
+    """Names a measurement: equal names have equal sums in equal units."""
+    about = {
+        "version": VERSION,
+        "pixels_id": samples.card.pixels_id,
+        "samples": len(samples),
+        "side": samples.card.side,
+        "mode": samples.card.mode,
+        "decoder": samples.decoder,
+        "unit_size": unit_size,
+    }
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    digest.update(samples.crc32.tobytes())  # pixels_id says nothing of the order
+    return digest.hexdigest()
