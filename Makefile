@@ -29,6 +29,7 @@ soak: setup  ## kills, the demo's accuracy, what its network looks at; results i
 
 bench: setup  ## rates of prep on SRC=folder of originals, or on drawn ones
 	@cd $(root) && $(python) -m benchmarks.bench_resize $(SRC) --out benchmarks/results/resize.json
+	@cd $(root) && $(python) -m benchmarks.bench_stats $(SRC) --out benchmarks/results/stats.json
 	@cd $(root) && $(python) -m benchmarks.bench_prep $(SRC) --out benchmarks/results/prep.json
 
 full-size: setup  ## resize 1,281,167 pictures, those in PICTURES repeated, killed halfway; 30 GB in WORK
