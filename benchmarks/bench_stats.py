@@ -42,7 +42,7 @@ import simplejpeg
 
 from benchmarks.bench_resize import spread
 from benchmarks.machine import machine
-from prep import handover, moments, plan, prepared, resize, samples, stats
+from prep import handover, moments, plan, prepared, resize, stats, stats_source
 from prep.handover import Card
 from prep.manifest import load
 from prep.sample import draw_sample
@@ -69,7 +69,7 @@ class Ways:
         from ffcv.libffcv import imdecode
 
         self.imdecode = imdecode
-        sources = [samples.open_training(folder / name) for name in ("train", "b/train.beton")]
+        sources = [stats_source.open_training(folder / name) for name in ("train", "b/train.beton")]
         self.side = sources[0].card.side
         chosen = [source.places(0, len(source))[:pictures][number::workers] for source in sources]
         self.paths = [str(place.path) for place in chosen[0]]

@@ -21,8 +21,8 @@ from prep.handover import Statistics
 from prep.moments import Moments, sum_pictures
 from prep.prepared import Place
 from prep.progress import progress
-from prep.samples import Pixels, Read, Samples, open_training, read_prepared
 from prep.stats_resume import Checkpoint, name_of
+from prep.stats_source import Pixels, Read, Samples, open_training, read_prepared
 from prep.units import run_units
 
 UNIT_SIZE = 1024  # pictures: half a second or a second of one core
@@ -71,7 +71,7 @@ def measure(source: Path, jobs: int | None) -> Measured:
                 checkpoint.save_if_due(so_far)
         statistics = statistics_of(so_far.total, samples.card.pixels_id, samples.decoder)
         handover.save_statistics(statistics, partial)
-    checkpoint.remove()
+        checkpoint.remove()  # not later: it may be another run's then
     return Measured(samples, statistics, resumed)
 
 

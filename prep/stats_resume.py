@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from prep.files import whole_file
 from prep.moments import Moments, zero_moments
-from prep.samples import Samples
+from prep.stats_source import Samples
 
 VERSION = 1  # of this file, and of what the sums mean
 COST = 0.01  # share of the time that writing checkpoints may take

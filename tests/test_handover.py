@@ -216,22 +216,36 @@ def test_statistics_read_back_equal(tmp_path: Path) -> None:
     assert read.side == 4
 
 
-@given(seed=st.integers(0, 9999), side=st.integers(1, 9), count=st.integers(1, 2**40))
-@settings(max_examples=20, deadline=None)
-def test_any_statistics_read_back_bit_for_bit(seed: int, side: int, count: int) -> None:
+@given(
+    seed=st.integers(0, 9999),
+    side=st.integers(1, 9),
+    count=st.integers(1, 2**40),
+    decoder=st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30),
+)
+@settings(max_examples=30, deadline=None)
+def test_any_statistics_read_back_bit_for_bit(
+    seed: int, side: int, count: int, decoder: str
+) -> None:
     generator = np.random.default_rng(seed)
-    before = dataclasses.replace(
-        some_statistics(),
+    before = Statistics(
         count=count,
         mean_image=generator.uniform(0, 255, (side, side, 3)).astype(np.float32),
+        channel_mean=generator.uniform(0, 255, 3),
         covariance=generator.normal(size=(3, 3)) * 10.0 ** generator.integers(-9, 9),
+        eigenvalues=generator.normal(size=3),
+        eigenvectors=generator.normal(size=(3, 3)),
+        decoder=decoder,
+        pixels_id=hashlib.sha256(decoder.encode()).hexdigest(),
     )
     with tempfile.TemporaryDirectory() as folder:
         write_statistics(before, Path(folder) / "x.npz")
         after = read_statistics(Path(folder) / "x.npz")
-    assert (after.count, after.side) == (count, side)
-    assert after.mean_image.tobytes() == before.mean_image.tobytes()
-    assert after.covariance.tobytes() == before.covariance.tobytes()
+    assert (after.count, after.side, after.decoder) == (count, side, decoder)
+    assert after.pixels_id == before.pixels_id
+    for name in ("mean_image", "channel_mean", "covariance", "eigenvalues", "eigenvectors"):
+        read, written = getattr(after, name), getattr(before, name)
+        assert (read.dtype, read.shape) == (written.dtype, written.shape)
+        assert read.tobytes() == written.tobytes()
 
 
 def test_a_tiny_negative_eigenvalue_has_deviation_zero() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 from prep import prepared
 from prep.handover import read_card
-from prep.prepared import open_prepared
+from prep.prepared import Place, open_prepared
 from prep.program import UserError
 
 
@@ -42,6 +44,28 @@ def test_places_of_a_range(prepared_set: Path) -> None:
     assert [place.path for place in split.places(4, 7)] == expected
     for place in split.places(0, len(split)):
         assert prepared.read_unchanged(place) == place.path.read_bytes()
+
+
+def test_a_place_is_a_file_or_a_part_of_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(100)))
+    whole = Place(tmp_path, "file", 0, None, 0)
+    part = Place(tmp_path, "file", 30, 20, zlib.crc32(bytes(range(30, 50))))
+    assert whole.read() == bytes(range(100))
+    assert prepared.read_unchanged(part) == bytes(range(30, 50))
+    (tmp_path / "file").write_bytes(bytes(range(40)))  # cut short
+    with pytest.raises(UserError, match=r"file has changed since it was prepared"):
+        prepared.read_unchanged(part)
+
+
+@pytest.mark.parametrize("size", [None, 20])
+@pytest.mark.parametrize("kind", ["a pipe", "a folder"])
+def test_what_is_no_file_keeps_nobody_waiting(tmp_path: Path, size: int | None, kind: str) -> None:
+    if kind == "a pipe":
+        os.mkfifo(tmp_path / "x")
+    else:
+        (tmp_path / "x").mkdir()
+    with pytest.raises(UserError, match=r"x cannot be read: .*; remove this prepared set and run"):
+        prepared.read_unchanged(Place(tmp_path, "x", 0, size, 0))
 
 
 @pytest.mark.parametrize("name", [".", "../train", "../val/../train", "x/.."])

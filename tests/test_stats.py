@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import shutil
-import signal
-import subprocess
 import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import fill_disk, noise_images, small_jpeg
+from conftest import noise_images, small_jpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from prep import images, stats
-from prep.files import whole_file
 from prep.handover import read_card, read_statistics
 from prep.manifest import load
 from prep.moments import Moments, moments_of
@@ -104,12 +100,15 @@ def test_the_order_of_completion_does_not_matter(
 # --------------------------------------------------------------------------- principal axes
 
 
-@given(seed=st.integers(0, 9999), scale=st.sampled_from([1e-6, 1.0, 4000.0]))
-@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 9999), rank=st.integers(0, 3), scale=st.sampled_from([1e-6, 1.0, 4000.0])
+)
+@settings(max_examples=80, deadline=None)
 def test_the_axes_are_orthonormal_fall_and_give_the_covariance_back(
-    seed: int, scale: float
+    seed: int, rank: int, scale: float
 ) -> None:
     root = np.random.default_rng(seed).normal(size=(3, 3))
+    root[:, rank:] = 0  # grey pictures have rank 1, those of one colour 0
     covariance = scale * root @ root.T
     values, vectors = stats.principal_axes(covariance)
     assert (np.diff(values) <= 0).all()
@@ -218,11 +217,10 @@ def one_file(copy: Path) -> Path:
     return open_prepared(copy / "train").places(7, 8)[0].path
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_vanished_file_is_named(copy: Path, jobs: int) -> None:
+def test_a_missing_file_is_named(copy: Path) -> None:
     one_file(copy).unlink()
     with pytest.raises(UserError, match=rf"{one_file(copy).name} cannot be read: No such file"):
-        stats.measure(copy / "train", jobs)
+        stats.measure(copy / "train", jobs=1)
 
 
 def test_a_changed_file_is_named(copy: Path) -> None:
@@ -244,7 +242,9 @@ def place_of(path: Path) -> Place:
 def test_a_file_of_another_size_is_named(copy: Path, side: int, said: str) -> None:
     path = one_file(copy)
     path.write_bytes(images.encode_jpeg(noise_images(1, side)[0], 95))
-    with pytest.raises(UserError, match=rf"{path.name} .*{said}.*; run `prep resize` again"):
+    with pytest.raises(
+        UserError, match=rf"{path.name} .*{said}.*; remove this prepared set and run"
+    ):
         stats.read_sample(place_of(path), 256)
 
 
@@ -252,74 +252,3 @@ def test_a_file_that_was_bad_from_the_start_is_named(copy: Path) -> None:
     one_file(copy).write_bytes(b"no jpeg")
     with pytest.raises(UserError, match=rf"{one_file(copy).name} cannot be decoded"):
         stats.read_sample(place_of(one_file(copy)), 256)
-
-
-def test_a_second_run_is_refused_while_the_first_one_measures(copy: Path) -> None:
-    path = copy / "train.stats.npz"
-    before = path.read_bytes()
-    with (
-        pytest.raises(UserError, match=r"train\.stats\.npz is being written by another run"),
-        whole_file(path),
-    ):
-        stats.measure(copy / "train", jobs=1)
-    assert path.read_bytes() == before
-
-
-def kill_a_worker(unit: stats.Unit) -> object:
-    if unit.number == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return stats.unit_moments(unit)
-
-
-def test_a_killed_worker_ends_the_run_and_the_next_one_goes_on(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = (copy / "train.stats.npz").read_bytes()
-    (copy / "train.stats.npz").unlink()
-    monkeypatch.setattr(stats, "UNIT_SIZE", 5)
-    with monkeypatch.context() as patched:
-        patched.setattr(stats, "unit_moments", kill_a_worker)
-        with pytest.raises(
-            UserError, match=r"one of 2 worker processes died .*run the same command"
-        ):
-            stats.measure(copy / "train", jobs=2)
-    assert not list(copy.glob("train.stats.npz*[!t]"))
-    stats.measure(copy / "train", jobs=2)
-    assert (copy / "train.stats.npz").read_bytes() == before
-
-
-# --------------------------------------------------------------------------- disks
-
-
-@pytest.fixture
-def on_small_disk(prepared_set: Path, small_disk: Path) -> Path:
-    """The prepared training split, old statistics beside it, on a disk of 1 MiB."""
-    shutil.copytree(prepared_set / "train", small_disk / "train")
-    for name in ("train.json", "train.parquet"):
-        shutil.copy(prepared_set / name, small_disk)
-    (small_disk / "train.stats.npz").write_bytes(b"old")
-    return small_disk
-
-
-@pytest.mark.parametrize("unit_size", [18, 5])
-def test_a_full_disk_leaves_the_old_statistics(
-    on_small_disk: Path, monkeypatch: pytest.MonkeyPatch, unit_size: int
-) -> None:
-    monkeypatch.setattr(stats, "UNIT_SIZE", unit_size)  # 5: there is a checkpoint to write
-    fill_disk(on_small_disk, blocks_left=20)
-    before = sorted(path.name for path in on_small_disk.iterdir())
-    with pytest.raises(OSError, match="No space left on device") as caught:
-        stats.measure(on_small_disk / "train", jobs=1)
-    assert "train.stats.npz" in caught.value.filename
-    assert sorted(path.name for path in on_small_disk.iterdir()) == before
-    assert (on_small_disk / "train.stats.npz").read_bytes() == b"old"
-
-
-def test_a_place_that_cannot_be_written_is_refused_before_any_work(
-    on_small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(on_small_disk)], check=True)
-    monkeypatch.setattr(stats, "unit_moments", pytest.fail)
-    with pytest.raises(UserError, match=r"cannot write .*train\.stats\.npz: Read-only file system"):
-        stats.measure(on_small_disk / "train", jobs=1)
-    assert (on_small_disk / "train.stats.npz").read_bytes() == b"old"

@@ -17,8 +17,8 @@ import pytest
 from prep import stats, stats_resume
 from prep.moments import moments_of, zero_moments
 from prep.program import UserError
-from prep.samples import open_training
 from prep.stats_resume import Checkpoint, SoFar, name_of
+from prep.stats_source import open_training
 
 CHECKPOINT = "train.stats.npz.checkpoint"
 KILLED = """

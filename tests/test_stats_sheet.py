@@ -11,8 +11,8 @@ from PIL import Image
 
 from prep import stats_sheet
 from prep.handover import Statistics, read_statistics
-from prep.samples import open_training
 from prep.stats_sheet import noisy, ramp, statistics_sheet
+from prep.stats_source import open_training
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from prep import handover, images, stats
 from prep.beton import METADATA_START, SAMPLE, open_beton
 from prep.handover import read_card, read_records
 from prep.program import UserError
-from prep.samples import open_training
+from prep.stats_source import open_training
 from prep.write import write_beton
 
 
@@ -46,8 +47,12 @@ def test_raw_pixels_are_of_the_decoder_that_the_card_names(
     prepared_set: Path, tmp_path: Path
 ) -> None:
     write_beton(prepared_set / "train", tmp_path / "raw.beton", "raw", jobs=1)
-    card = tmp_path / "raw.json"
-    card.write_text(card.read_text().replace(images.FFCV_DECODER, "another one"))
+    card = read_card(tmp_path / "raw.json")
+    tools = {
+        tool: "another one" if version == images.FFCV_DECODER else version
+        for tool, version in card.tools.items()
+    }
+    handover.write_card(dataclasses.replace(card, tools=tools), tmp_path / "raw.json")
     assert open_training(tmp_path / "raw.beton").decoder == "another one"
 
 
@@ -102,15 +107,18 @@ def test_a_changed_record_is_named(prepared_set: Path, tmp_path: Path, mode: str
     assert not (tmp_path / "train.stats.npz").exists()
 
 
-@pytest.mark.parametrize("what", ["records", "card", "metadata"])
+@pytest.mark.parametrize("what", ["records", "card", "mode", "metadata"])
 def test_files_of_another_make_are_refused(copy: Path, what: str) -> None:
     path = copy / "train.beton"
     if what == "records":
         shutil.copy(copy / "val.records.npz", copy / "train.records.npz")
     elif what == "card":
         card = read_card(copy / "train.json")
-        fewer = handover.dataclasses.replace(card, samples=17)
+        fewer = dataclasses.replace(card, samples=17)
         handover.write_card(fewer, copy / "train.json")
+    elif what == "mode":
+        card = dataclasses.replace(read_card(copy / "train.json"), mode="proportion")
+        handover.write_card(card, copy / "train.json")
     else:
         with path.open("r+b") as file:
             file.seek(METADATA_START + 3 * SAMPLE.itemsize + 2)  # the height of sample 3

@@ -22,6 +22,8 @@ from prep.program import UserError
 Pixels = npt.NDArray[np.uint8]
 Read = Callable[[Place, Pixels], None]
 
+PREPARE_AGAIN = "remove this prepared set and run `prep resize` again"
+
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
@@ -78,7 +80,7 @@ def _of_prepared(folder: Path) -> Samples:
 
 def read_prepared(place: Place, slot: Pixels) -> None:
     """Raises UserError when the file is missing or is not the one that was prepared."""
-    _decode(prepared.read_unchanged(place), slot, place, "run `prep resize` again")
+    _decode(prepared.read_unchanged(place), slot, place, PREPARE_AGAIN)
 
 
 def _decode(data: bytes, slot: Pixels, place: Place, next_step: str) -> None:
@@ -107,7 +109,7 @@ def _of_beton(path: Path) -> Samples:
         and np.array_equal(records.size, opened.layout.size)
         and len(records.crc32) == len(opened) == card.samples
         and bool((opened.widths == card.side).all() and (opened.heights == card.side).all())
-        and bool((opened.modes == beton.MODES[card.mode]).all())
+        and bool((opened.modes == beton.MODES.get(card.mode, -1)).all())
     )
     if not fitting:
         raise UserError(
