@@ -36,10 +36,10 @@ GRID_TOP = NOISE_TOP + HEADING + 3 * LINE + GAP
 HEIGHT = GRID_TOP + 4 * (CELL + GAP) - GAP + MARGIN
 
 ABOUT_NOISE = (
-    "On the set's first picture. A colour is added to all of its pixels: alpha times the standard "
-    "deviation along an axis, alpha drawn from N(0, 0.1)",
-    "for each axis and use of a picture. Columns: how many standard deviations of alpha are drawn; "
-    "3 of them move axis 1 by {shift:.1f} grey levels. Clipped to 0..255 here.",
+    "On the set's first picture: one colour is added to all of its pixels, alpha times the "
+    "standard deviation along an axis.",
+    f"Training draws an alpha from N(0, {NOISE}) for each axis whenever it uses a picture. Left: "
+    "how far alphas of 3 standard deviations move a pixel.",
 )
 
 
@@ -77,7 +77,7 @@ def _draw_mean(sheet: Image.Image, draw: ImageDraw.ImageDraw, statistics: Statis
     draw.text((MARGIN, MARGIN), "Mean image", fill="black", font=font(15))
     sheet.paste(_square(_displayed(statistics.mean_image), MEAN), (MARGIN, MARGIN + HEADING))
     red, green, blue = statistics.channel_mean
-    text = f"{statistics.count:,} images; mean {red:.1f}, {green:.1f}, {blue:.1f}"
+    text = f"{statistics.count:,} images, mean red {red:.1f}, green {green:.1f}, blue {blue:.1f}"
     top = MARGIN + HEADING + MEAN + 4
     draw.text((MARGIN, top), text, fill="black", font=font(12))
 
@@ -86,13 +86,13 @@ def _draw_ramp(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, statistics: Statistics, axis: int
 ) -> None:
     if axis == 0:
-        title = "Principal axes of the colours, mean ± 3 standard deviations"
+        title = "Principal axes of the colours: mean ± 3 standard deviations, clipped to 0..255"
         draw.text((RAMP_LEFT, MARGIN), title, fill="black", font=font(15))
     top = MARGIN + HEADING + axis * RAMP_STEP
     red, green, blue = statistics.eigenvectors[:, axis]
     text = (
-        f"axis {axis + 1}: ({red:+.3f}, {green:+.3f}, {blue:+.3f}), standard deviation "
-        f"{statistics.standard_deviations[axis]:.1f} grey levels"
+        f"axis {axis + 1}: red {red:+.3f}, green {green:+.3f}, blue {blue:+.3f}; standard "
+        f"deviation {statistics.standard_deviations[axis]:.1f} grey levels"
     )
     draw.text((RAMP_LEFT, top), text, fill="black", font=font(12))
     colours = Image.fromarray(ramp(statistics, axis, RAMP_WIDTH))
@@ -117,19 +117,21 @@ def _draw_noise(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, statistics: Statistics, picture: Pixels
 ) -> None:
     draw.text((MARGIN, NOISE_TOP), "Colour noise", fill="black", font=font(15))
-    shift = 3 * NOISE * statistics.standard_deviations[0]
     for number, line in enumerate(ABOUT_NOISE):
         place = (MARGIN, NOISE_TOP + HEADING + number * LINE)
-        draw.text(place, line.format(shift=shift), fill="black", font=font(12))
+        draw.text(place, line, fill="black", font=font(12))
     rows = [(f"axis {axis + 1} alone", np.eye(3)[axis]) for axis in range(3)]
     rows.append(("all three alike", np.ones(3)))
     for row, (name, which) in enumerate(rows):
         top = GRID_TOP + row * (CELL + GAP)
-        draw.text((MARGIN, top + CELL // 2), name, fill="black", font=font(13), anchor="lm")
+        draw.text((MARGIN, top + CELL // 2), name, fill="black", font=font(13), anchor="ld")
+        moved = REACH * NOISE * np.linalg.norm(which * statistics.standard_deviations)
+        place = (MARGIN, top + CELL // 2 + GAP // 2)
+        draw.text(place, f"± {moved:.1f} grey levels", fill="dimgrey", font=font(12))
         for column, step in enumerate(DRAWS):
             left = MARGIN + LABELS + column * (CELL + GAP)
             if row == 0:
-                text = f"{step:+d} s.d. of alpha" if step else "as it is"
+                text = f"alpha {NOISE * step:+.1f} ({step:+d} s.d.)" if step else "as it is"
                 place = (left + CELL // 2, top - 4)
                 draw.text(place, text, fill="black", font=font(13), anchor="md")
             cell = noisy(picture, statistics, NOISE * step * which)
