@@ -10,6 +10,7 @@ so that writing needs no FFCV, and with it no torch, in a worker.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,23 @@ class Layout:
 
 
 @dataclasses.dataclass(frozen=True)
+class Page:
+    """Samples that follow one another from a page's start; zeros fill its rest."""
+
+    start: int  # bytes from the file's start
+    first: int  # sample
+    bounds: list[int]  # [n+1] bytes from the page's start: between them, the n samples
+
+    @property
+    def samples(self) -> range:
+        return range(self.first, self.first + len(self.bounds) - 1)
+
+    def records(self, page: memoryview) -> list[memoryview]:
+        """The bytes of each sample."""
+        return [page[start:stop] for start, stop in itertools.pairwise(self.bounds)]
+
+
+@dataclasses.dataclass(frozen=True)
 class Beton:
     """An opened beton: its structure has been checked, its samples have not."""
 
@@ -82,15 +100,24 @@ def plan_layout(sizes: npt.NDArray[np.uint64]) -> Layout:
             "with a smaller --size or --quality"
         )
     data_start = _next_page(METADATA_START + count * SAMPLE.itemsize)
-    ptr = np.empty(count, np.uint64)
-    position = data_start
-    for sample, size in enumerate(sizes.tolist()):
-        if position // PAGE_SIZE != (position + size - 1) // PAGE_SIZE:
-            position = _next_page(position)
-        ptr[sample] = position
-        position += size
-    table_start = _next_page(position)
-    return Layout(ptr, sizes, data_start, table_start, table_start + count * TABLE.itemsize)
+    ends = np.cumsum(sizes, dtype=np.uint64)  # of each sample, were there no page ends
+    ptr = ends - sizes
+    page, first = data_start, 0
+    while first < count:
+        before = ptr[first]  # bytes of the samples on earlier pages
+        stop = int(np.searchsorted(ends, before + np.uint64(PAGE_SIZE), "right"))
+        ptr[first:stop] += np.uint64(page) - before
+        page, first = page + PAGE_SIZE, stop
+    return Layout(ptr, sizes, data_start, page, page + count * TABLE.itemsize)
+
+
+def pages(layout: Layout) -> Iterator[Page]:
+    """The pages of a planned layout, each made when it is asked for."""
+    starts = np.arange(layout.data_start, layout.table_start + 1, PAGE_SIZE, dtype=np.uint64)
+    firsts = np.searchsorted(layout.ptr, starts).tolist()  # one a page: 5,000 of 1,281,167 JPEGs
+    for start, (first, stop) in zip(starts.tolist(), itertools.pairwise(firsts), strict=False):
+        ends = layout.ptr[first:stop] + layout.size[first:stop] - np.uint64(start)
+        yield Page(start, first, [0, *ends.tolist()])
 
 
 def head(layout: Layout, labels: npt.NDArray[np.int64], side: int, mode: str) -> bytes:
@@ -168,14 +195,6 @@ def open_beton(path: Path) -> Beton:
         widths=samples["f0"]["width"].copy(),
         heights=samples["f0"]["height"].copy(),
     )
-
-
-def records(beton: Beton) -> Iterator[tuple[int, bytes]]:
-    """Yield (sample, its bytes), in the order of the file."""
-    with beton.path.open("rb") as file:
-        for sample in np.argsort(beton.layout.ptr, kind="stable").tolist():
-            file.seek(int(beton.layout.ptr[sample]))
-            yield sample, file.read(int(beton.layout.size[sample]))
 
 
 def _check_table(path: Path, rows: npt.NDArray[Any], layout: Layout, size: int) -> None:

@@ -23,6 +23,8 @@ from prep.options import (
     OnTruncated,
     Png,
     PreparedFolder,
+    ReadBack,
+    SampleOrder,
     SourceFolder,
     SplitName,
     Which,
@@ -247,20 +249,43 @@ def write_beton(
     mode: Annotated[
         Mode, typer.Option(help="jpg: the prepared bytes as they are; raw: decoded pixels.")
     ] = Mode.jpg,
+    order: Annotated[
+        SampleOrder,
+        typer.Option(help="class: one class after the other; shuffled: once, from --seed."),
+    ] = SampleOrder.by_class,
+    seed: Annotated[int, typer.Option(min=0, help="Of --order shuffled.")] = 0,
+    verify: Annotated[
+        ReadBack,
+        typer.Option(help="What is read back. structure: checksums, headers; decode: all of it."),
+    ] = ReadBack.structure,
     jobs: Jobs = None,
 ) -> None:
-    """Write OUT/SPLIT as an FFCV .beton, with its card, records and statistics beside it."""
+    """Write OUT/SPLIT as an FFCV .beton, with its card, records and statistics beside it.
+
+    Killed, it carries on.
+    """
+    from prep.order import Order
     from prep.write import write_beton as write
 
     started = time.monotonic()
-    card, has_statistics = write(folder, beton, mode.value, jobs)
-    seconds = time.monotonic() - started
+    shuffled = order is SampleOrder.shuffled
+    written = write(
+        folder,
+        beton,
+        mode.value,
+        jobs,
+        Order(order.value, seed if shuffled else None),
+        decode=verify is ReadBack.decode,
+    )
+    card, seconds = written.card, time.monotonic() - started
     size = beton.stat().st_size
     typer.echo(
         f"{beton}: {card.samples} samples, {size / 1e6:,.1f} MB in {seconds:.1f} s, "
         f"{card.samples / seconds:,.0f} images/s"
     )
-    if card.split == "train" and not has_statistics:
+    if written.kept:
+        typer.echo(f"{written.kept} of them were there, written by a run that was stopped")
+    if card.split == "train" and not written.has_statistics:
         typer.echo(
             f"warning: {folder.parent / 'train.stats.npz'} is missing, and training needs it: run "
             f"`prep stats {folder}`, then this command again",

@@ -18,24 +18,28 @@ from prep.program import UserError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, resume: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well.
 
     The file is on disk before it has its name. When the block raises, the temporary file is
-    removed and `path` is left as it was. A second writer of the same path is refused.
+    removed and `path` is left as it was. A second writer of the same path is refused. With
+    `resume` the temporary file holds what a killed run has written into it, and Ctrl-C leaves it.
 
     Raises UserError when another process is writing `path` or the folder cannot be written.
     """
     partial = path.with_name(path.name + ".partial")
     descriptor = _locked_file(partial, path)
     try:
+        if not resume:
+            os.ftruncate(descriptor, 0)
         yield partial
         with partial.open("rb+") as written:
             os.fsync(written.fileno())
         partial.replace(path)
         sync_folder(path.parent)
     except BaseException as error:
-        partial.unlink(missing_ok=True)
+        if isinstance(error, Exception) or not resume:
+            partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # a write names no file
             error.filename = str(path)
         raise
@@ -106,6 +110,13 @@ def read_regular(path: Path | str, limit: int = 1 << 24) -> bytes:
         os.close(descriptor)
 
 
+def write_at(file: int, data: memoryview, offset: int) -> None:
+    """Write all of `data` into an open file: a nearly full disk takes a part before it refuses."""
+    written = 0
+    while written < len(data):
+        written += os.pwrite(file, data[written:], offset + written)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -116,13 +127,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def _locked_file(partial: Path, path: Path) -> int:
-    """Create `partial`, empty and locked by this process; the lock dies with the process."""
+    """Open `partial`, locked by this process; the lock dies with the process."""
     try:
-        descriptor = _locked(partial, path)
+        return _locked(partial, path)
     except OSError as error:
         raise _cannot_write(path, error) from error
-    os.ftruncate(descriptor, 0)
-    return descriptor
 
 
 def _locked(file: Path, out: Path) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # half the time of `prep --help` otherwise
     import numpy as np
     import numpy.typing as npt
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 UNLABELLED = -1  # the label of pictures in a test split whose labels are not published
 
 
@@ -57,6 +57,9 @@ class Card:
     pixels_id: str  # see pixels_id()
     sha256: str | None  # of the beton; None for a prepared set
     tools: dict[str, str]  # versions of what made it
+    order: str = "class"  # of the beton's samples: "class" or "shuffled" (prep.order)
+    seed: int | None = None  # of the shuffle
+    records_sha256: str | None = None  # of the beton's records.npz; None for a prepared set
     format_version: int = FORMAT_VERSION
 
     @property
@@ -78,16 +81,19 @@ class Card:
 
 
 def write_card(card: Card, path: Path) -> None:
-    """Write `card` as JSON; the same card gives the same bytes."""
-    text = json.dumps(dataclasses.asdict(card), indent=1, sort_keys=True) + "\n"
+    """Write `card` as JSON with a checksum of its own; the same card gives the same bytes."""
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(_card_text(dataclasses.asdict(card)), encoding="utf-8")
 
 
 def read_card(path: Path) -> Card:
-    """Read a card. Raises UserError when it is missing, of another version or not a card."""
+    """Read a card.
+
+    Raises UserError when it is missing, of another version, not a card or not as it was written.
+    """
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values: dict[str, Any] = json.loads(text)
     except FileNotFoundError as error:
         raise UserError(
             f"{path} is missing: the card is written by `prep resize` and `prep write-beton`; "
@@ -101,11 +107,23 @@ def read_card(path: Path) -> Card:
             f"{path} has format version {version}, this program reads {FORMAT_VERSION}; "
             "prepare the data again with this version"
         )
+    values.pop("checksum", None)
+    if text != _card_text(values):
+        raise UserError(
+            f"{path} is not as it was written (its checksum differs); copy it again or make it "
+            "again"
+        )
     try:
         values["classes"] = tuple(ClassEntry(**entry) for entry in values["classes"])
         return Card(**values)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a whole card ({error}); make it again") from error
+
+
+def _card_text(values: dict[str, Any]) -> str:
+    """A card as it is written: with a checksum, so that no byte of it changes unseen."""
+    checksum = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return json.dumps(values | {"checksum": checksum}, indent=1, sort_keys=True) + "\n"
 
 
 def pixels_id(labels: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8]) -> str:

@@ -143,7 +143,7 @@ def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
     return encoded
 
 
-def decode_as_ffcv(data: bytes, out: Pixels | None = None) -> Pixels:
+def decode_as_ffcv(data: bytes | memoryview, out: Pixels | None = None) -> Pixels:
     """Decode a prepared JPEG to uint8 [H,W,3] RGB with the very pixels that FFCV's loader gives.
 
     FFCV calls libjpeg-turbo with its fast DCT. The pixels lie at the start of `out`, where it is
@@ -154,7 +154,7 @@ def decode_as_ffcv(data: bytes, out: Pixels | None = None) -> Pixels:
     return pixels
 
 
-def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
+def jpeg_shape(data: bytes | memoryview) -> tuple[int, int, int] | None:
     """(height, width, 3) from a colour JPEG's frame header; None when it is no colour JPEG."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)

@@ -73,6 +73,20 @@ class Mode(enum.StrEnum):
     raw = "raw"
 
 
+class SampleOrder(enum.StrEnum):
+    """How the samples of a beton follow one another."""
+
+    by_class = "class"
+    shuffled = "shuffled"
+
+
+class ReadBack(enum.StrEnum):
+    """How far a new beton is checked."""
+
+    structure = "structure"
+    decode = "decode"
+
+
 class Backend(enum.StrEnum):
     """What decodes and resizes."""
 

@@ -112,22 +112,43 @@ class PreparedSplit:
             for name, shard, offset, size, crc32 in columns
         ]
 
+    def in_order(self, order: npt.NDArray[np.int64]) -> PreparedSplit:
+        """The same samples in another order; order: [N], which one comes first, second, ..."""
+        return dataclasses.replace(
+            self,
+            names=self.names.take(pa.array(order)),
+            shards=self.shards.take(pa.array(order)),
+            offsets=self.offsets[order],
+            labels=self.labels[order],
+            sizes=self.sizes[order],
+            crc32=self.crc32[order],
+            digests=self.digests[order],
+        )
+
 
 def read_unchanged(place: Place) -> bytes:
     """The bytes of a prepared sample. Raises UserError when they are not those of the manifest."""
     try:
         data = place.read()
     except OSError as error:
-        raise UserError(
-            f"{place.path} cannot be read: {error.strerror}; remove this prepared set and run "
-            "`prep resize` again"
-        ) from error
+        raise cannot_read(place, error) from error
     if zlib.crc32(data) != place.crc32:
-        raise UserError(
-            f"{place.path} has changed since it was prepared (crc32 differs from the manifest); "
-            "remove this prepared set and run `prep resize` again"
-        )
+        raise has_changed(place)
     return data
+
+
+def cannot_read(place: Place, error: OSError) -> UserError:
+    return UserError(
+        f"{place.path} cannot be read: {error.strerror}; remove this prepared set and run "
+        "`prep resize` again"
+    )
+
+
+def has_changed(place: Place) -> UserError:
+    return UserError(
+        f"{place.path} has changed since it was prepared (crc32 differs from the manifest); "
+        "remove this prepared set and run `prep resize` again"
+    )
 
 
 def split_card_path(folder: Path) -> Path:

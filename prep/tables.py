@@ -97,6 +97,7 @@ def card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table
         "first classes": ", ".join(names) + (", ..." if len(counts) > len(names) else ""),
         "image": f"{card.side}x{card.side}x3, {STORED[card.mode]} quality {card.quality}",
         "resized by": f"{card.backend}: {card.filter}; {card.fit}, EXIF orientation: {card.exif}",
+        "order": card.order + ("" if card.seed is None else f" from seed {card.seed}"),
         "size": f"{size / 1e6:,.1f} MB, whole pages; {stored.mean() / 1e3:,.1f} KB a sample",
         "sha256": str(card.sha256),
         "pixels_id": card.pixels_id,

@@ -1,9 +1,15 @@
 """Stage three: a prepared split into `NAME.beton`, with card, records and statistics beside it.
 
-The prepared JPEGs' bytes go into the file as they are. FFCV's own DatasetWriter is not used: it
-takes pixels and encodes them a second time, gives pages to whichever worker comes first, so that
-two writes differ, and waits for ever when a worker dies. All sizes being known from the manifest,
-the layout is planned first and the file is written front to back in one pass.
+The prepared JPEGs' bytes go into the file as they are. FFCV's own DatasetWriter cannot be made to
+hold them: its RGBImageField takes pixels and encodes them a second time, and a field class that
+takes bytes is written with type id 255, which stock FFCV code cannot open. Its allocator gives
+pages to whichever worker comes first, so that two writes differ; it opens the final name at once
+and writes the header last; it waits for ever when a worker dies. What is used of FFCV is its
+format, dtypes and page rule (prep.beton), which its reader confirms in a test.
+
+All sizes being known from the manifest, the layout is planned first and threads fill its pages,
+each of which is read back and checked (prep.page); this thread takes the sha256 of the pages in
+their order. What a killed run has written is kept (prep.journal).
 """
 
 from __future__ import annotations
@@ -11,32 +17,52 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import zlib
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from prep import beton, handover, images, prepared
-from prep.files import whole_file
+from prep.beton import Layout, Page
+from prep.files import whole_file, write_at
 from prep.handover import Card, Records, Statistics
+from prep.journal import Journal
+from prep.order import BY_CLASS, Order
+from prep.page import Target, ensure_page
 from prep.prepared import PreparedSplit
 from prep.program import UserError
 from prep.progress import progress
-from prep.stats import read_sample
 from prep.units import worker_count
 
 RAW_TOOL = "raw pixels"  # in a card: what decoded them
-CHUNK = 64  # samples read by one thread at a time: 2 MB of JPEGs, 13 MB of raw pixels
+MAX_THREADS = 8  # one thread takes the sha256, at 0.3 to 2 GB/s: more would wait for it
+AHEAD = 2  # pages that are done but not yet in the sha256
 
 
-def write_beton(folder: Path, path: Path, mode: str, jobs: int | None) -> tuple[Card, bool]:
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What write_beton has done."""
+
+    card: Card
+    has_statistics: bool  # those of the training split are beside the beton
+    kept: int  # samples that a killed run had written
+
+
+def write_beton(
+    folder: Path,
+    path: Path,
+    mode: str,
+    jobs: int | None,
+    order: Order = BY_CLASS,
+    decode: bool = False,
+) -> Written:
     """Write the prepared split `folder` as `path`, and its card, records and statistics.
 
-    Returns the card, and whether there were statistics of the training split to copy along.
+    mode "jpg": the prepared bytes as they are; "raw": the pixels that FFCV decodes them to.
+    With `decode` every record is decoded when it is read back.
     Raises UserError when the prepared split is damaged or has changed, its statistics are of
     other data, or `path` cannot be written.
     """
@@ -45,26 +71,21 @@ def write_beton(folder: Path, path: Path, mode: str, jobs: int | None) -> tuple[
     if len(split) == 0:
         raise UserError(f"{folder} holds no samples; see rejects.jsonl beside it")
     statistics = _statistics_of(split)
+    split = split.in_order(order.of(split.labels))
     side = split.card.side
     sizes = split.sizes if mode == "jpg" else np.full(len(split), side * side * 3)
     layout = beton.plan_layout(sizes.astype(np.uint64))
-    crc32 = np.empty(len(split), np.uint32)
-    with whole_file(path) as partial:
-        with partial.open("wb") as out, progress(f"write {path.name}", len(split)) as report:
-            file = _HashedFile(out)
-            file.write(beton.head(layout, split.labels, side, mode))
-            for start, chunk in _chunks(split, mode, worker_count(jobs)):
-                for sample, data in enumerate(chunk, start):
-                    file.pad_to(int(layout.ptr[sample]))
-                    file.write(data)
-                    crc32[sample] = zlib.crc32(data)
-                report(len(chunk))
-            file.pad_to(layout.table_start)
-            file.write(beton.table(layout))
-        _read_back(partial, crc32, side, mode)
+    with whole_file(path, resume=True) as partial:
+        file = os.open(partial, os.O_RDWR)
+        try:
+            target = Target(file, split, mode, decode)
+            sha256, crc32, kept = _write_file(target, layout, path.name, jobs)
+        finally:
+            os.close(file)
+        beton.open_beton(partial)
         _withdraw_card(split, path)
-        records = Records(layout.ptr, layout.size, crc32)
-        handover.write_records(records, handover.records_path(path))
+        records_path = handover.records_path(path)
+        handover.write_records(Records(layout.ptr, layout.size, crc32), records_path)
         if statistics is not None:
             handover.write_statistics(statistics, handover.stats_path(path))
         else:  # those of an earlier beton of this name are of other data
@@ -72,9 +93,20 @@ def write_beton(folder: Path, path: Path, mode: str, jobs: int | None) -> tuple[
     tools = {tool: version for tool, version in split.card.tools.items() if tool != RAW_TOOL}
     if mode == "raw":
         tools[RAW_TOOL] = images.FFCV_DECODER
-    card = dataclasses.replace(split.card, mode=mode, sha256=file.digest.hexdigest(), tools=tools)
+    card = dataclasses.replace(
+        split.card,
+        mode=mode,
+        order=order.order,
+        seed=order.seed,
+        sha256=sha256,
+        records_sha256=hashlib.sha256(records_path.read_bytes()).hexdigest(),
+        tools=tools,
+    )
     handover.write_card(card, handover.card_path(path))
-    return card, statistics is not None
+    return Written(card, statistics is not None, kept)
+
+
+# --------------------------------------------------------------------------- before and after
 
 
 def _check_name(split: PreparedSplit, path: Path) -> None:
@@ -93,11 +125,12 @@ def _withdraw_card(split: PreparedSplit, path: Path) -> None:
     """The old card goes before the rest changes, the new one comes last.
 
     So beside a card with a sha256 all is of one make. Beside the prepared split itself (OUT/train
-    as OUT/train.beton) one card serves both, and only its sha256 goes.
+    as OUT/train.beton) one card serves both, and only its checksums go.
     """
     card_path = handover.card_path(path)
     if path.with_suffix("").resolve() == split.folder.resolve():
-        handover.write_card(dataclasses.replace(split.card, sha256=None), card_path)
+        card = dataclasses.replace(split.card, sha256=None, records_sha256=None)
+        handover.write_card(card, card_path)
     else:
         card_path.unlink(missing_ok=True)
 
@@ -116,58 +149,77 @@ def _statistics_of(split: PreparedSplit) -> Statistics | None:
     return statistics
 
 
-class _HashedFile:
-    """Writes front to back and keeps the sha256 of what it wrote."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-        self._position = 0
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> None:
-        self._out.write(data)
-        self.digest.update(data)
-        self._position += len(data)
-
-    def pad_to(self, position: int) -> None:
-        if position > self._position:
-            self.write(bytes(position - self._position))
+# --------------------------------------------------------------------------- the file
 
 
-def _chunks(split: PreparedSplit, mode: str, threads: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield (first sample, bytes of the samples from there) in order, read ahead by threads."""
-    with ThreadPoolExecutor(threads) as pool:
-        pending: collections.deque[tuple[int, Future[list[bytes]]]] = collections.deque()
-        try:
-            for start in range(0, len(split), CHUNK):
-                stop = min(start + CHUNK, len(split))
-                pending.append((start, pool.submit(_read_chunk, split, start, stop, mode)))
-                if len(pending) > 2 * threads:
-                    first, future = pending.popleft()
-                    yield first, future.result()
-            for first, future in pending:
-                yield first, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _write_file(
+    target: Target, layout: Layout, name: str, jobs: int | None
+) -> tuple[str, npt.NDArray[np.uint32], int]:
+    """Write and check the whole file; returns its sha256, crc32 [N] and how many were there."""
+    split = target.split
+    head = beton.head(layout, split.labels, split.card.side, target.mode)
+    plan = _plan(head, split.digests, target.mode)
+    journal = Journal(target.file, layout.file_size, len(split), plan)
+    digest, crc32, kept = hashlib.sha256(head), np.empty(len(split), np.uint32), 0
+    _write_checked(target.file, head, 0, "header or metadata")
+    with progress(f"write {name}", len(split)) as report:
+        for page, found, was_there, data in _pages(target, layout, journal, jobs):
+            digest.update(data.data)
+            crc32[page.samples.start : page.samples.stop] = found
+            kept += len(found) if was_there else 0
+            report(len(found))
+    table = beton.table(layout)
+    _write_checked(target.file, table, layout.table_start, "table")
+    digest.update(table)
+    journal.close()
+    return digest.hexdigest(), crc32, kept
 
 
-def _read_chunk(split: PreparedSplit, start: int, stop: int, mode: str) -> list[bytes]:
-    places = split.places(start, stop)
-    if mode == "jpg":
-        return [prepared.read_unchanged(place) for place in places]
-    return [read_sample(place, split.card.side).tobytes() for place in places]
+def _plan(head: bytes, digests: npt.NDArray[np.uint8], mode: str) -> bytes:
+    """sha256 of all that decides the file's bytes: which samples, where, in what form."""
+    plan = hashlib.sha256(head)  # labels, places, mode
+    plan.update(np.ascontiguousarray(digests).data)
+    if mode == "raw":
+        plan.update(images.FFCV_DECODER.encode())
+    return plan.digest()
 
 
-def _read_back(path: Path, crc32: npt.NDArray[np.uint32], side: int, mode: str) -> None:
-    """Check what lies on the disk: structure, every record's crc32, every JPEG's frame."""
-    written = beton.open_beton(path)
-    for sample, data in beton.records(written):
-        if zlib.crc32(data) != crc32[sample]:
-            raise UserError(
-                f"{path}: sample {sample} reads back with another crc32; the disk or memory is "
-                "faulty: check it, then write again"
-            )
-        if mode == "jpg" and images.jpeg_shape(data) != (side, side, 3):
-            raise UserError(
-                f"{path}: sample {sample} is no {side}x{side} colour JPEG; run `prep resize` again"
-            )
+def _pages(
+    target: Target, layout: Layout, journal: Journal, jobs: int | None
+) -> Iterator[tuple[Page, npt.NDArray[np.uint32], bool, npt.NDArray[np.uint8]]]:
+    """Yield every page in order once it is in the file: crc32s, whether it was there, bytes.
+
+    The bytes are good until the next page is asked for.
+    """
+    threads = min(worker_count(jobs), MAX_THREADS)
+    free = [np.empty(beton.PAGE_SIZE, np.uint8) for _ in range(threads + AHEAD)]
+    busy: collections.deque[
+        tuple[Page, npt.NDArray[np.uint8], Future[tuple[npt.NDArray[np.uint32], bool]]]
+    ] = collections.deque()
+    todo = beton.pages(layout)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        while True:
+            while free and (page := next(todo, None)) is not None:
+                claimed = journal.claims[page.samples.start : page.samples.stop]
+                out = free.pop()
+                busy.append((page, out, pool.submit(ensure_page, target, page, claimed, out)))
+            if not busy:
+                return
+            page, out, future = busy.popleft()
+            crc32, kept = future.result()
+            journal.add(page.first, crc32)
+            yield page, crc32, kept, out
+            free.append(out)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_checked(file: int, data: bytes, offset: int, what: str) -> None:
+    """Write what is not a page, and read it back."""
+    write_at(file, memoryview(data), offset)
+    if os.pread(file, len(data), offset) != data:
+        raise UserError(
+            f"the {what} reads back otherwise than it was written; the disk or memory is faulty: "
+            "check it, then write again"
+        )

@@ -66,6 +66,20 @@ def test_what_a_killed_writer_left_is_not_kept(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
+def test_with_resume_what_a_killed_writer_left_is_kept(tmp_path: Path) -> None:
+    path, partial = tmp_path / "file", tmp_path / "file.partial"
+    partial.write_text("half")
+    with pytest.raises(KeyboardInterrupt), whole_file(path, resume=True):
+        raise KeyboardInterrupt
+    with whole_file(path, resume=True) as same, same.open("a") as out:
+        out.write(" and half")
+    assert path.read_text() == "half and half"
+    partial.write_text("half")
+    with pytest.raises(OSError, match="file"), whole_file(path, resume=True):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert names_in(tmp_path) == ["file"]
+
+
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys, pathlib\n"

@@ -103,6 +103,9 @@ cards = st.builds(
     pixels_id=texts,
     sha256=st.none() | texts,
     tools=st.dictionaries(texts, texts, max_size=3),
+    order=texts,
+    seed=st.none() | st.integers(0, 2**64),
+    records_sha256=st.none() | texts,
 )
 
 
@@ -128,11 +131,11 @@ def test_a_missing_card_says_which_command_writes_it(tmp_path: Path) -> None:
         read_card(tmp_path / "card.json")
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, None, "2"])
+@pytest.mark.parametrize("version", [0, 2, 4, None, "3"])
 def test_a_card_of_another_version_is_refused(tmp_path: Path, version: object) -> None:
     values = dataclasses.asdict(some_card()) | {"format_version": version}
     (tmp_path / "card.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match=rf"format version {version}, this program reads 2"):
+    with pytest.raises(UserError, match=rf"format version {version}, this program reads 3"):
         read_card(tmp_path / "card.json")
 
 
@@ -152,9 +155,32 @@ def test_a_card_with_other_fields_is_refused(tmp_path: Path, change: str) -> Non
         values["more"] = 1
     else:
         values["classes"] = [{"wnid": "n1"}]
-    (tmp_path / "card.json").write_text(json.dumps(values))
+    values["checksum"] = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(values, indent=1, sort_keys=True) + "\n"
+    (tmp_path / "card.json").write_text(text)
     with pytest.raises(UserError, match=r"card\.json is not a whole card"):
         read_card(tmp_path / "card.json")
+
+
+def test_a_flipped_bit_anywhere_in_a_card_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    write_card(some_card(), path)
+    data = path.read_bytes()
+    bits = np.random.default_rng(0).integers(8, size=len(data)).tolist()
+    for place, bit in [*enumerate(bits), *((place, 5) for place in range(len(data)))]:
+        changed = bytearray(data)
+        changed[place] ^= 1 << bit  # bit 5: another case, which JSON's escapes do not mind
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match=r"card\.json"):
+            read_card(path)
+
+
+def test_a_card_that_was_edited_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    write_card(some_card(), path)
+    path.write_text(path.read_text().replace("tench", "perch"))
+    with pytest.raises(UserError, match=r"not as it was written \(its checksum differs\); copy"):
+        read_card(path)
 
 
 # --------------------------------------------------------------------------- pixels_id
@@ -264,7 +290,7 @@ def test_statistics_of_another_version_are_refused(
     monkeypatch.setattr(handover, "FORMAT_VERSION", 7)
     write_statistics(some_statistics(), tmp_path / "x.npz")
     monkeypatch.undo()
-    with pytest.raises(UserError, match=r"format version 7, this program reads 2.*prep stats"):
+    with pytest.raises(UserError, match=r"format version 7, this program reads 3.*prep stats"):
         read_statistics(tmp_path / "x.npz")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -340,9 +339,11 @@ def test_validation_data_of_other_classes_is_refused(
 ) -> None:
     for suffix in (".beton", ".json", ".records.npz"):
         shutil.copy(betons / f"val{suffix}", tmp_path / f"val{suffix}")
-    card = json.loads((tmp_path / "val.json").read_text())
-    card["classes"][1]["wnid"] = "n99999999"
-    (tmp_path / "val.json").write_text(json.dumps(card))
+    card = handover.read_card(tmp_path / "val.json")
+    classes = list(card.classes)
+    classes[1] = dataclasses.replace(classes[1], wnid="n99999999")
+    card = dataclasses.replace(card, classes=tuple(classes))
+    handover.write_card(card, tmp_path / "val.json")
     settings = settings_of(betons, tmp_path / "run", recipe)
     message = refusal(dataclasses.replace(settings, val_beton=tmp_path / "val.beton"))
     assert "n99999999 in place of n90000002" in message

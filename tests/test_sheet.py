@@ -54,7 +54,7 @@ def test_more_classes_than_places_are_passed_over_evenly() -> None:
 @pytest.mark.parametrize("mode", ["jpg", "raw"])
 def test_a_beton_s_sheet_shows_its_pictures(prepared_set: Path, tmp_path: Path, mode: str) -> None:
     path = tmp_path / "x.beton"
-    card, _ = write_beton(prepared_set / "train", path, mode, jobs=1)
+    card = write_beton(prepared_set / "train", path, mode, jobs=1).card
     opened = open_beton(path)
     made = sheet.beton_sheet(opened, card, count=6)
     first = sorted((prepared_set / "train").rglob("*.JPEG"))[0]

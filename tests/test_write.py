@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import subprocess
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import fill_disk
 
-from prep import beton, handover, prepared, write
+from prep import beton, handover, page, prepared, write
 from prep.files import whole_file
 from prep.handover import read_card, read_records, read_statistics
 from prep.images import decode_as_ffcv
@@ -38,10 +42,18 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def records_of(opened: beton.Beton) -> list[bytes]:
+    """The bytes of every sample."""
+    data = opened.path.read_bytes()
+    places = zip(opened.layout.ptr.tolist(), opened.layout.size.tolist(), strict=True)
+    return [data[ptr : ptr + size] for ptr, size in places]
+
+
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+SMALL_PAGE = 1 << 18  # bytes, for many pages: one raw sample, some five JPEGs
 ALL_FOUR = ["train.beton", "train.json", "train.records.npz", "train.stats.npz"]
 
 # --------------------------------------------------------------------------- what is in it
@@ -51,7 +63,7 @@ def test_a_sample_s_bytes_are_the_prepared_file_s(prepared_set: Path, betons: Pa
     split = open_prepared(prepared_set / "train")
     opened = beton.open_beton(betons / "train.beton")
     places = split.places(0, len(split))
-    for (sample, data), place in zip(beton.records(opened), places, strict=True):
+    for sample, (data, place) in enumerate(zip(records_of(opened), places, strict=True)):
         assert data == place.path.read_bytes()
         assert opened.labels[sample] == sorted(
             p.name for p in (prepared_set / "train").iterdir()
@@ -59,11 +71,11 @@ def test_a_sample_s_bytes_are_the_prepared_file_s(prepared_set: Path, betons: Pa
 
 
 def test_raw_samples_are_the_pixels_that_ffcv_would_decode(prepared_set: Path, place: Path) -> None:
-    card, _ = write_beton(prepared_set / "train", place, "raw", jobs=2)
+    card = write_beton(prepared_set / "train", place, "raw", jobs=2).card
     split = open_prepared(prepared_set / "train")
     opened = beton.open_beton(place)
     places = split.places(0, len(split))
-    for (_, data), sample in zip(beton.records(opened), places, strict=True):
+    for data, sample in zip(records_of(opened), places, strict=True):
         assert data == decode_as_ffcv(sample.path.read_bytes()).tobytes()
     assert card.mode == "raw"
     assert card.tools["raw pixels"].startswith("libjpeg-turbo, fast DCT")
@@ -106,7 +118,7 @@ def test_the_records_are_of_the_file_s_bytes(betons: Path) -> None:
 def test_two_writes_with_any_workers_are_equal(
     prepared_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setattr(write, "CHUNK", 3)
+    monkeypatch.setattr(beton, "PAGE_SIZE", SMALL_PAGE)
     for number, jobs in enumerate((1, 2, 5)):
         (tmp_path / str(number)).mkdir()
         write_beton(prepared_set / "train", tmp_path / str(number) / "train.beton", mode, jobs)
@@ -136,8 +148,8 @@ def test_the_statistics_are_copied(prepared_set: Path, betons: Path) -> None:
 
 def test_missing_statistics_are_reported(copy: Path, place: Path) -> None:
     (copy / "train.stats.npz").unlink()
-    _, has_statistics = write_beton(copy / "train", place, "jpg", jobs=1)
-    assert not has_statistics
+    written = write_beton(copy / "train", place, "jpg", jobs=1)
+    assert not written.has_statistics
     assert names_in(place.parent) == ["train.beton", "train.json", "train.records.npz"]
 
 
@@ -159,8 +171,8 @@ def test_validation_gets_no_statistics(prepared_set: Path, betons: Path) -> None
 
 def test_the_statistics_of_an_older_beton_do_not_stay(prepared_set: Path, place: Path) -> None:
     write_beton(prepared_set / "train", place, "jpg", jobs=1)
-    _, has_statistics = write_beton(prepared_set / "val", place, "jpg", jobs=1)
-    assert not has_statistics
+    written = write_beton(prepared_set / "val", place, "jpg", jobs=1)
+    assert not written.has_statistics
     assert names_in(place.parent) == ["train.beton", "train.json", "train.records.npz"]
 
 
@@ -240,50 +252,43 @@ def test_a_failed_write_leaves_the_old_beton_as_it_was(
     assert {path: path.read_bytes() for path in place.parent.iterdir()} == before
 
 
-def test_a_killed_write_leaves_no_beton_and_the_next_one_is_whole(
-    prepared_set: Path, betons: Path, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place.with_name("train.beton.partial").write_bytes(b"x" * 40_000_000)
-    assert not place.exists()
-    monkeypatch.setattr(write, "_read_back", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_beton(prepared_set / "train", place, "jpg", jobs=1)
-    assert names_in(place.parent) == []
-    monkeypatch.undo()
-    write_beton(prepared_set / "train", place, "jpg", jobs=1)
-    assert place.read_bytes() == (betons / "train.beton").read_bytes()
-
-
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_prepared_file_of_another_size_is_refused(copy: Path, place: Path) -> None:
+@pytest.mark.parametrize("mode", ["jpg", "raw"])
+def test_a_prepared_file_of_another_size_is_refused(copy: Path, place: Path, mode: str) -> None:
     card = read_card(copy / "train.json")
     object.__setattr__(card, "side", 128)
     handover.write_card(card, copy / "train.json")
-    with pytest.raises(UserError, match="sample 0 is no 128x128 colour JPEG"):
-        write_beton(copy / "train", place, "jpg", jobs=1)
+    with pytest.raises(UserError, match=r"n90000001_0.* is no 128x128 colour JPEG; run `prep res"):
+        write_beton(copy / "train", place, mode, jobs=1)
     assert names_in(place.parent) == []
 
 
+@pytest.mark.parametrize(
+    ("offset", "named"),
+    [
+        (40, "the header or metadata reads back otherwise"),
+        (beton.PAGE_SIZE + 9, "sample 0 reads back with another byte at offset 8388617; the disk"),
+        (beton.PAGE_SIZE * 2 - 1, "sample 17 reads back with another byte at offset 16777215"),
+        (beton.PAGE_SIZE * 2 + 9, "the table reads back otherwise"),
+    ],
+)
 def test_what_reads_back_wrong_is_refused(
-    prepared_set: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    prepared_set: Path, place: Path, monkeypatch: pytest.MonkeyPatch, offset: int, named: str
 ) -> None:
     """A disk that changes one byte between writing and reading."""
-    real = write._read_back
 
-    def after_a_flip(path: Path, *arguments: object) -> None:
-        offset = int(beton.open_beton(path).layout.ptr[7]) + 99
-        with path.open("r+b") as file:
-            file.seek(offset)
-            byte = file.read(1)[0]
-            file.seek(offset)
-            file.write(bytes([byte ^ 8]))
-        real(path, *arguments)  # type: ignore[arg-type]
+    def with_a_flip(file: int, data: memoryview, start: int) -> None:
+        changed = bytearray(data)
+        if start <= offset < start + len(changed):
+            changed[offset - start] ^= 8
+        os.pwrite(file, changed, start)
 
-    monkeypatch.setattr(write, "_read_back", after_a_flip)
-    with pytest.raises(UserError, match="sample 7 reads back with another crc32"):
+    monkeypatch.setattr(write, "write_at", with_a_flip)
+    monkeypatch.setattr(page, "write_at", with_a_flip)
+    with pytest.raises(UserError, match=named):
         write_beton(prepared_set / "train", place, "jpg", jobs=1)
     assert names_in(place.parent) == []
 
@@ -296,9 +301,64 @@ def test_a_second_writer_is_refused(prepared_set: Path, place: Path) -> None:
         write_beton(prepared_set / "train", place, "jpg", jobs=1)
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(prepared_set: Path, small_disk: Path) -> None:
-    filler = fill_disk(small_disk, 50)
+@pytest.mark.parametrize("blocks_left", [20, 50, 150])
+def test_a_full_disk_is_named_and_leaves_nothing(
+    prepared_set: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, blocks_left: int
+) -> None:
+    """Full in the metadata, in the pages, and at the very end."""
+    monkeypatch.setattr(beton, "PAGE_SIZE", 1 << 16)
+    filler = fill_disk(small_disk, blocks_left)
     with pytest.raises(OSError, match="No space left on device") as caught:
+        write_beton(prepared_set / "train", small_disk / "train.beton", "jpg", jobs=2)
+    assert str(caught.value.filename).startswith(str(small_disk / "train."))
+    left = {filler.name, "train.records.npz"}  # the statistics are larger than the records
+    assert set(names_in(small_disk)) <= left
+
+
+def test_a_folder_that_may_not_be_written_is_named(prepared_set: Path, small_disk: Path) -> None:
+    """By remounting: root may write a folder whose mode forbids it."""
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(UserError, match=r"cannot write .*train\.beton: Read-only file system"):
         write_beton(prepared_set / "train", small_disk / "train.beton", "jpg", jobs=1)
-    assert caught.value.filename == str(small_disk / "train.beton")
-    assert names_in(small_disk) == [filler.name]
+
+
+def test_a_pipe_in_the_place_of_a_prepared_file_keeps_nobody_waiting(
+    copy: Path, place: Path
+) -> None:
+    victim = open_prepared(copy / "train").places(9, 10)[0].path
+    victim.unlink()
+    os.mkfifo(victim)
+    with pytest.raises(UserError, match=victim.name):
+        write_beton(copy / "train", place, "jpg", jobs=2)
+
+
+# --------------------------------------------------------------------------- decoding
+
+
+def test_with_decode_a_jpeg_that_does_not_decode_is_refused(copy: Path, place: Path) -> None:
+    """Its checksum is the manifest's: it was prepared so."""
+    path = copy / "train.parquet"
+    table = pq.read_table(path)
+    row = 4
+    victim = copy / "train" / table["name"][row].as_py()
+    data = victim.read_bytes()
+    data = data[: len(data) // 2].ljust(len(data), b"\xff")
+    victim.write_bytes(data)
+    values = {"crc32": zlib.crc32(data), "sha256": hashlib.sha256(data).digest()}
+    for name, value in values.items():
+        column = table[name].to_pylist()
+        column[row] = value
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, name, pa.array(column, table.schema.field(name).type))
+    pq.write_table(table, path)
+    labels = table["label"].to_numpy().astype(np.int64)
+    object.__setattr__(
+        card := read_card(copy / "train.json"),
+        "pixels_id",
+        handover.pixels_id(labels, prepared.digests(table["sha256"])),
+    )
+    handover.write_card(card, copy / "train.json")
+    (copy / "train.stats.npz").unlink()
+    write_beton(copy / "train", place, "jpg", jobs=1)
+    with pytest.raises(UserError, match=rf"sample 4, .*{victim.name}, cannot be decoded"):
+        write_beton(copy / "train", place, "jpg", jobs=1, decode=True)
