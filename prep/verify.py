@@ -1,171 +1,165 @@
-"""Checks a beton against its card and records: structure, checksums, labels, every picture."""
+"""Checks every byte of a beton against its card and records, and decodes every picture.
+
+The card has a checksum of its own and names the sha256 of beton and records. What is not a record
+is made again from them and compared (prep.anatomy): labels in range, samples per class and every
+place follow. Each record has its crc32, so that what is damaged is named, not only found.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
-from prep import beton, handover, images
-from prep.beton import Beton
-from prep.handover import UNLABELLED, Card, Records
+from prep import beton, handover
+from prep.anatomy import head_fault, padding_fault, table_fault
+from prep.beton import Layout, Page
+from prep.handover import Card, Records
+from prep.order import labels_of
+from prep.page import jpeg_fault
 from prep.program import UserError
 from prep.progress import progress
 from prep.units import run_units
 
-UNIT_SIZE = 1024  # samples: about a second of one core
-READ = 1 << 24  # bytes
+UNIT_PAGES = 4  # some 1,000 JPEGs: about a second of one core
+REMEDY = "write the beton again or copy it again"
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """Some samples of a beton, in file order."""
+    """Some pages of a beton."""
 
     path: Path
-    samples: list[int]
-    ptr: list[int]
-    size: list[int]
-    crc32: list[int]
+    pages: list[Page]
+    crc32: npt.NDArray[np.uint32]  # [n] of their samples
     side: int
     mode: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What was found in a unit."""
+
+    samples: int
+    faults: int
+    first: tuple[int, int | None, str] | None  # offset, sample (None: padding), fault
 
 
 def verify(path: Path, jobs: int | None) -> Card:
     """Check the whole file; returns its card.
 
-    Raises UserError naming what is wrong: header, metadata or table; a sample with its class and
-    offset; the labels; or, where every record is whole, the sha256.
+    Raises UserError naming what is wrong: card or records; header, metadata, table or padding; a
+    sample with its class and offset; or, where all of that is right, the sha256.
     """
-    opened = beton.open_beton(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
     card = handover.read_beton_card(path)
-    records = handover.read_records(handover.records_path(path))
-    _check_card(opened, card)
-    _check_places(opened, records)
-    order = np.argsort(opened.layout.ptr, kind="stable")
-    units = [
-        Unit(
-            path=path,
-            samples=part.tolist(),
-            ptr=records.ptr[part].tolist(),
-            size=records.size[part].tolist(),
-            crc32=records.crc32[part].tolist(),
-            side=card.side,
-            mode=card.mode,
-        )
-        for part in np.array_split(order, range(UNIT_SIZE, len(order), UNIT_SIZE))
-    ]
-    damaged: list[tuple[int, str]] = []
-    with progress(f"verify {path.name}", len(opened)) as report:
-        for count, faults in run_units(verify_unit, units, jobs):
-            damaged += faults
-            report(count, len(faults))
-    if damaged:
-        sample, fault = min(damaged)
-        label = int(opened.labels[sample])
-        of = (
-            f"class {card.classes[label].wnid} ({card.name_of(label)})"
-            if label >= 0
-            else "no class"
-        )
+    records = _read_records(path, card)
+    layout = beton.plan_layout(records.size)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        _check_structure(file, path, layout, card)
+        checked = []
+        with progress(f"verify {path.name}", card.samples) as report:
+            for unit in run_units(verify_unit, _units(path, layout, records, card), jobs):
+                checked.append(unit)
+                # As much as a unit has: in step with the workers, whose pages are in the cache.
+                digest.update(file.read(UNIT_PAGES * beton.PAGE_SIZE))
+                report(unit.samples, unit.faults)
+        _refuse_faults(path, card, checked)
+        while data := file.read(beton.PAGE_SIZE):
+            digest.update(data)
+    if digest.hexdigest() != card.sha256:
         raise UserError(
-            f"{path}: {len(damaged)} damaged samples; the first is sample {sample} of {of} at "
-            f"offset {opened.layout.ptr[sample]}: {fault}; write the beton again or copy it again"
-        )
-    if _sha256(path) != card.sha256:
-        raise UserError(
-            f"{path}: every sample is whole, but the sha256 is not the card's: header, metadata, "
-            "table or padding has changed; write the beton again or copy it again"
+            f"{path}: every part is as card and records say, but its sha256 is not the card's; "
+            f"the disk may be faulty, or the card is of another make: {REMEDY}"
         )
     return card
 
 
-def _check_card(opened: Beton, card: Card) -> None:
-    path = opened.path
-    if len(opened) != card.samples:
-        raise UserError(
-            f"{path} has {len(opened)} samples, its card says {card.samples}; the card is of "
-            "another beton: write the beton again"
-        )
-    classes = len(card.classes)
-    lowest, highest = (0, classes - 1) if card.labelled else (UNLABELLED, UNLABELLED)
-    outside = np.flatnonzero((opened.labels < lowest) | (opened.labels > highest))
-    if len(outside):
-        sample = int(outside[0])
-        raise UserError(
-            f"{path}: metadata of sample {sample}: label {opened.labels[sample]} is not one of "
-            f"{classes} classes; write the beton again or copy it again"
-        )
-    counts = np.bincount(opened.labels[opened.labels != UNLABELLED], minlength=classes)
-    for entry, count in zip(card.classes, counts.tolist(), strict=True):
-        if count != entry.samples:
+def _read_records(path: Path, card: Card) -> Records:
+    """The records beside a beton. Raises UserError when they are missing or not the card's."""
+    place = handover.records_path(path)
+    if place.is_file():
+        with place.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != card.records_sha256:
             raise UserError(
-                f"{path}: metadata: class {entry.wnid} has {count} samples, the card says "
-                f"{entry.samples}; write the beton again or copy it again"
+                f"{place} is not the file that {handover.card_path(path)} names (sha256 differs): "
+                "it has changed, or beton, card and records are not of one make; copy all three "
+                "again or write the beton again"
             )
-    wrong = np.flatnonzero(
-        (opened.widths != card.side)
-        | (opened.heights != card.side)
-        | (opened.modes != beton.MODES[card.mode])
-    )
-    if len(wrong):
-        sample = int(wrong[0])
+    return handover.read_records(place)
+
+
+def _check_structure(file: BinaryIO, path: Path, layout: Layout, card: Card) -> None:
+    size = path.stat().st_size
+    if size != layout.file_size:
         raise UserError(
-            f"{path}: metadata of sample {sample}: {opened.widths[sample]}x"
-            f"{opened.heights[sample]}, mode {opened.modes[sample]}; the card says {card.side}x"
-            f"{card.side}, {card.mode}: write the beton again or copy it again"
+            f"{path} has {size} bytes, by card and records it should have {layout.file_size}; it "
+            f"is cut short or damaged: {REMEDY}"
         )
+    head = beton.head(layout, labels_of(card), card.side, card.mode)
+    fault = head_fault(file.read(len(head)), head, card.samples)
+    if fault is None:
+        table = beton.table(layout)
+        file.seek(layout.table_start)
+        fault = table_fault(file.read(len(table)), table)
+    file.seek(0)
+    if fault:
+        raise UserError(f"{path}: {fault}; {REMEDY}")
 
 
-def _check_places(opened: Beton, records: Records) -> None:
-    ptr, size = opened.layout.ptr, opened.layout.size
-    path = handover.records_path(opened.path)
-    if records.ptr.shape != ptr.shape or records.size.shape != size.shape:
-        raise UserError(
-            f"{path} has {len(records.ptr)} samples, {opened.path} has {len(opened)}; one of them "
-            "is of another make: write the beton again"
-        )
-    moved = np.flatnonzero((records.ptr != ptr) | (records.size != size))
-    if len(moved):
-        sample = int(moved[0])
-        raise UserError(
-            f"{opened.path}: its allocation table places sample {sample} at {ptr[sample]} with "
-            f"{size[sample]} bytes, {path} at {records.ptr[sample]} with {records.size[sample]}; "
-            "write the beton again or copy both again"
-        )
+def _units(path: Path, layout: Layout, records: Records, card: Card) -> Iterator[Unit]:
+    """The pages, some at a time, made as they are needed."""
+    pages = beton.pages(layout)
+    while part := list(itertools.islice(pages, UNIT_PAGES)):
+        crc32 = records.crc32[part[0].samples.start : part[-1].samples.stop]
+        yield Unit(path, part, crc32, card.side, card.mode)
 
 
-def verify_unit(unit: Unit) -> tuple[int, list[tuple[int, str]]]:
-    """Checksum and decode some samples; returns their number and (sample, fault) pairs."""
-    faults: list[tuple[int, str]] = []
+def verify_unit(unit: Unit) -> Checked:
+    """Checksum and decode the samples of some pages, and look at the zeros behind them."""
+    faults: list[tuple[int, int | None, str]] = []
+    crc32 = iter(unit.crc32.tolist())
     with unit.path.open("rb") as file:
-        for sample, ptr, size, crc32 in zip(
-            unit.samples, unit.ptr, unit.size, unit.crc32, strict=True
-        ):
-            file.seek(ptr)
-            fault = _fault(file.read(size), crc32, unit.side, unit.mode)
-            if fault:
-                faults.append((sample, fault))
-    return len(unit.samples), faults
+        file.seek(unit.pages[0].start)
+        for page in unit.pages:
+            data = file.read(beton.PAGE_SIZE)
+            records = zip(page.bounds, page.samples, page.records(memoryview(data)), strict=False)
+            for start, sample, record in records:
+                if fault := _fault(record, next(crc32), unit.side, unit.mode):
+                    faults.append((page.start + start, sample, fault))
+            rest = np.frombuffer(data, np.uint8, offset=page.bounds[-1])
+            if rest.any():
+                place = page.start + page.bounds[-1] + int((rest != 0).argmax())
+                faults.append((place, None, padding_fault(place)))
+    return Checked(len(unit.crc32), len(faults), faults[0] if faults else None)
 
 
-def _fault(data: bytes, crc32: int, side: int, mode: str) -> str | None:
+def _fault(data: memoryview, crc32: int, side: int, mode: str) -> str | None:
     if zlib.crc32(data) != crc32:
         return "its bytes have changed (crc32 differs from records.npz)"
     if mode == "raw":
         return None if len(data) == side * side * 3 else f"it has {len(data)} bytes"
-    try:
-        shape = images.decode_as_ffcv(data).shape
-    except ValueError as error:
-        return f"it cannot be decoded ({error})"
-    return None if shape == (side, side, 3) else f"its picture has shape {shape}"
+    return jpeg_fault(data, side, decode=True)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(READ):
-            digest.update(data)
-    return digest.hexdigest()
+def _refuse_faults(path: Path, card: Card, checked: list[Checked]) -> None:
+    firsts = [unit.first for unit in checked if unit.first]
+    if not firsts:
+        return
+    offset, sample, fault = min(firsts, key=lambda first: first[0])
+    count = sum(unit.faults for unit in checked)
+    if sample is not None:
+        label = int(labels_of(card)[sample])
+        wnid = f"class {card.classes[label].wnid} ({card.name_of(label)})" if label >= 0 else ""
+        fault = f"sample {sample} of {wnid or 'no class'} at offset {offset}: {fault}"
+    raise UserError(f"{path}: {count} damaged places; the first: {fault}; {REMEDY}")
