@@ -9,18 +9,24 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import demo, shortcuts
 from benchmarks.machine import machine
+from prep import beton, plan, resize
+from prep.handover import read_card
 from prep.sample import draw_sample
+from prep.sources import find_source
 
 pytestmark = pytest.mark.soak
 
@@ -48,45 +54,126 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def test_resize_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    draw_sample(source, 10, 250, 25, 0, None, lambda done, rejected=0: None)  # noqa: ARG005
-    command = [str(Path(sys.executable).parent / "prep"), "resize", str(source)]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    expected = digest(tmp_path / "whole")
-    chance = random.Random(0)
-    partial, units = 0, 10 * 250 // 256 + 1
+class Stage(Protocol):
+    """A command to kill, on data of its own."""
+
+    name: str  # of prep's command
+    units: int  # that it does one after the other
+
+    def __init__(self, folder: Path) -> None: ...
+
+    def arguments(self, out: Path) -> list[str]:
+        """The command line; all that it writes is below `out`."""
+
+    def done(self, out: Path) -> int:
+        """How many units are finished in `out`."""
+
+    def finished_work(self, out: Path) -> object:
+        """What the next run must not do again."""
+
+    def was_kept(self, finished: object, out: Path, said: str) -> bool:
+        """Whether it did not; said: what the next run printed."""
+
+
+class Resize:
+    name = "resize"
+
+    def __init__(self, folder: Path) -> None:
+        self._source = folder / "source"
+        draw_sample(self._source, 10, 250, 25, 0, None, lambda done, rejected=0: None)  # noqa: ARG005
+        self.units = len(find_source(self._source).splits["train"].unit_bounds()) - 1
+
+    def arguments(self, out: Path) -> list[str]:
+        return [str(self._source), str(out)]
+
+    def done(self, out: Path) -> int:
+        return len(self._rows(out))
+
+    def finished_work(self, out: Path) -> object:
+        """The file numbers of the prepared pictures that finished units name."""
+        tables = [pq.read_table(path, columns=["name", "status"]) for path in self._rows(out)]
+        rows = [row for table in tables for row in table.to_pylist()]
+        names = [row["name"] for row in rows if row["status"] == "ok"]
+        return {name: (out / "train.partial" / name).stat().st_ino for name in names}
+
+    def was_kept(self, finished: object, out: Path, said: str) -> bool:
+        del said
+        assert isinstance(finished, dict)
+        return all((out / "train" / name).stat().st_ino == ino for name, ino in finished.items())
+
+    @staticmethod
+    def _rows(out: Path) -> list[Path]:
+        return list((out / ".prep" / "train").glob("0*.parquet"))
+
+
+class WriteBeton:
+    """Raw pixels of 2,500 pictures: 60 pages, half a gigabyte."""
+
+    name = "write-beton"
+
+    def __init__(self, folder: Path) -> None:
+        source, self._set = folder / "source", folder / "set"
+        draw_sample(source, 10, 250, 25, 0, None, lambda done, rejected=0: None)  # noqa: ARG005
+        resize.resize(find_source(source), self._set, plan.Options())
+        samples = read_card(self._set / "train.json").samples
+        pixels = np.full(samples, 256 * 256 * 3, np.uint64)
+        self._layout = beton.plan_layout(pixels)
+        self.units = samples
+
+    def arguments(self, out: Path) -> list[str]:
+        out.mkdir(exist_ok=True)
+        options = ["--mode", "raw", "--order", "shuffled"]
+        return [str(self._set / "train"), str(out / "train.beton"), *options]
+
+    def done(self, out: Path) -> int:
+        """Samples, by the checksums behind the end of the unfinished file (prep.journal)."""
+        try:
+            size = (out / "train.beton.partial").stat().st_size
+        except FileNotFoundError:
+            return 0
+        return max(size - self._layout.file_size - hashlib.sha256().digest_size, 0) // 4
+
+    def finished_work(self, out: Path) -> object:
+        return self.done(out)
+
+    def was_kept(self, finished: object, out: Path, said: str) -> bool:
+        del out
+        return finished == 0 or f"{finished} of them were there" in said
+
+
+@pytest.mark.parametrize("kind", [Resize, WriteBeton])
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    tmp_path: Path, kind: type[Stage]
+) -> None:
+    stage = kind(tmp_path)
+    command = [str(Path(sys.executable).parent / "prep"), stage.name]
+    whole = tmp_path / "whole"
+    subprocess.run([*command, *stage.arguments(whole)], check=True, capture_output=True)
+    expected = digest(whole)
+    chance, partial = random.Random(0), 0
     for attempt in range(KILLS):
         out = tmp_path / f"out{attempt}"
-        rows = out / ".prep" / "train"
+        line = [*command, *stage.arguments(out)]
         process = subprocess.Popen(
-            [*command, str(out)], stderr=subprocess.DEVNULL, start_new_session=True
+            line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        wanted = chance.randrange(1, units - 1)
-        while process.poll() is None and len(list(rows.glob("*.jsonl"))) < wanted:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0.0, 0.2))
+        wanted = chance.randrange(1, stage.units - 1)
+        while process.poll() is None and stage.done(out) < wanted:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0.0, 0.05))
         alive = process.poll() is None
         if alive:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        done = len(list(rows.glob("*.jsonl")))
-        partial += alive and 0 < done < units
-        finished = {path: path.stat().st_mtime_ns for path in rows.glob("*.jsonl")}
-        inodes = {path.name: path.stat().st_ino for path in _images_of(finished, out)}
-        subprocess.run([*command, str(out)], check=True, capture_output=True)
+        done, finished = stage.done(out), stage.finished_work(out)
+        partial += alive and 0 < done < stage.units
+        said = subprocess.run(line, check=True, capture_output=True, text=True).stdout
         assert digest(out) == expected, f"attempt {attempt}, killed after {done} units"
-        again = {path.name: path.stat().st_ino for path in (out / "train").rglob("*.JPEG")}
-        assert all(again[name] == inode for name, inode in inodes.items()), "work was done twice"
-        subprocess.run(["rm", "-r", str(out)], check=True)
-    save("kills", {"command": "prep resize", "kills": KILLS, "with some units done": partial})
+        assert stage.was_kept(finished, out, said), f"attempt {attempt}: work was done twice"
+        shutil.rmtree(out)
+    figures = {"command": f"prep {stage.name}", "kills": KILLS, "with some units done": partial}
+    save(f"kills-{stage.name}", figures)
     assert partial >= PARTIAL_AT_LEAST
-
-
-def _images_of(row_files: dict[Path, int], out: Path) -> list[Path]:
-    """The prepared files that these units' rows name."""
-    rows = [json.loads(line) for path in row_files for line in path.read_text().splitlines()]
-    return [out / "train.partial" / row["name"] for row in rows if row["status"] == "ok"]
 
 
 def test_the_demo_learns_shape_colour_and_texture_in_time(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_label_that_crept_in_is_noticed(beton: Path, tmp_path: Path) -> None:
     place = data.index(np.int64(UNLABELLED).tobytes())
     data[place : place + 8] = np.int64(0).tobytes()
     copy.write_bytes(data)
-    with pytest.raises(UserError, match="metadata of sample 0: label is 0, by card .* -1"):
+    with pytest.raises(UserError, match=r"metadata of sample 0: label is 0, by card .* -1"):
         verify.verify(copy, jobs=1)
 
 
