@@ -2,7 +2,7 @@
 root := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 python := $(root).venv/bin/python
 
-.PHONY: setup demo test check format lock bench soak full-size
+.PHONY: setup demo test check format lock bench soak full-size large-beton
 
 setup:
 	@$(root)setup.sh
@@ -31,7 +31,12 @@ bench: setup  ## rates of prep on SRC=folder of originals, or on drawn ones
 	@cd $(root) && $(python) -m benchmarks.bench_resize $(SRC) --out benchmarks/results/resize.json
 	@cd $(root) && $(python) -m benchmarks.bench_stats $(SRC) --out benchmarks/results/stats.json
 	@cd $(root) && $(python) -m benchmarks.bench_prep $(SRC) --out benchmarks/results/prep.json
+	@cd $(root) && $(python) -m benchmarks.bench_beton --out benchmarks/results/beton.json
 
 full-size: setup  ## resize 1,281,167 pictures, those in PICTURES repeated, killed halfway; 30 GB in WORK
 	@cd $(root) && $(python) -m benchmarks.full_size $(PICTURES) $(WORK) \
 		--out benchmarks/results/full-size.json
+
+large-beton: setup  ## write-beton and verify of 1,281,167 records, those of SPLIT repeated, in WORK
+	@cd $(root) && $(python) -m benchmarks.large_beton $(SPLIT) $(WORK) \
+		--out benchmarks/results/large-beton.json

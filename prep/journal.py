@@ -38,7 +38,5 @@ class Journal:
         """Note the checksums of samples from `first` on: they are in the file."""
         os.pwrite(self._file, crc32.astype(CRC32).tobytes(), self._first + first * CRC32.itemsize)
 
-    def close(self) -> None:
-        """Cut the journal off, when all the rest is on the disk."""
-        os.fdatasync(self._file)
+    def cut_off(self) -> None:
         os.ftruncate(self._file, self._end)

@@ -79,17 +79,19 @@ def write_beton(
         file = os.open(partial, os.O_RDWR)
         try:
             target = Target(file, split, mode, decode)
-            sha256, crc32, kept = _write_file(target, layout, path.name, jobs)
+            sha256, crc32, kept, journal = _write_file(target, layout, path.name, jobs)
+            os.fdatasync(file)  # before the old card goes: it may take a while
+            _withdraw_card(split, path)
+            records_path = handover.records_path(path)
+            handover.write_records(Records(layout.ptr, layout.size, crc32), records_path)
+            if statistics is not None:
+                handover.write_statistics(statistics, handover.stats_path(path))
+            else:  # those of an earlier beton of this name are of other data
+                handover.stats_path(path).unlink(missing_ok=True)
+            journal.cut_off()
         finally:
             os.close(file)
         beton.open_beton(partial)
-        _withdraw_card(split, path)
-        records_path = handover.records_path(path)
-        handover.write_records(Records(layout.ptr, layout.size, crc32), records_path)
-        if statistics is not None:
-            handover.write_statistics(statistics, handover.stats_path(path))
-        else:  # those of an earlier beton of this name are of other data
-            handover.stats_path(path).unlink(missing_ok=True)
     tools = {tool: version for tool, version in split.card.tools.items() if tool != RAW_TOOL}
     if mode == "raw":
         tools[RAW_TOOL] = images.FFCV_DECODER
@@ -154,8 +156,11 @@ def _statistics_of(split: PreparedSplit) -> Statistics | None:
 
 def _write_file(
     target: Target, layout: Layout, name: str, jobs: int | None
-) -> tuple[str, npt.NDArray[np.uint32], int]:
-    """Write and check the whole file; returns its sha256, crc32 [N] and how many were there."""
+) -> tuple[str, npt.NDArray[np.uint32], int, Journal]:
+    """Write and check all of the file.
+
+    Returns its sha256, crc32 [N], how many samples were there, and the journal behind its end.
+    """
     split = target.split
     head = beton.head(layout, split.labels, split.card.side, target.mode)
     plan = _plan(head, split.digests, target.mode)
@@ -171,8 +176,7 @@ def _write_file(
     table = beton.table(layout)
     _write_checked(target.file, table, layout.table_start, "table")
     digest.update(table)
-    journal.close()
-    return digest.hexdigest(), crc32, kept
+    return digest.hexdigest(), crc32, kept, journal
 
 
 def _plan(head: bytes, digests: npt.NDArray[np.uint8], mode: str) -> bytes:

@@ -196,7 +196,7 @@ def test_a_journal_gives_back_what_was_noted(tmp_path: Path) -> None:
     assert again.claims.tolist() == [1, 2**32 - 1, 7]
     assert len(Journal(file, 1000, 9, bytes(32)).claims) == 0
     assert len(Journal(file, 1000, 9, PLAN).claims) == 0
-    first.close()
+    first.cut_off()
     assert os.fstat(file).st_size == 1000
     os.close(file)
 

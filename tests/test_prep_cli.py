@@ -164,6 +164,9 @@ def test_prep_as_a_whole_loads_neither_torch_nor_ffcv() -> None:
         ["resize", "a", "b", "--max-rejects", "1.5"],
         ["resize", "a", "b", "--jobs", "0"],
         ["write-beton", "a", "b.beton", "--mode", "png"],
+        ["write-beton", "a", "b.beton", "--order", "random"],
+        ["write-beton", "a", "b.beton", "--seed", "-1"],
+        ["write-beton", "a", "b.beton", "--verify", "no"],
         ["stats"],
         ["verify"],
         ["inspect", "a", "b"],
@@ -341,6 +344,31 @@ def test_missing_statistics_are_a_warning_that_says_what_to_run(copy: Path, tmp_
     assert f"run `prep stats {copy / 'train'}`" in result.stderr
     result = CliRunner().invoke(app, ["write-beton", str(copy / "val"), str(tmp_path / "v.beton")])
     assert result.stderr == ""
+
+
+def test_a_shuffled_beton_says_so(copy: Path, tmp_path: Path) -> None:
+    beton = str(tmp_path / "t.beton")
+    options = ["--order", "shuffled", "--seed", "11", "--verify", "decode"]
+    written = CliRunner().invoke(app, ["write-beton", str(copy / "train"), beton, *options])
+    assert written.exit_code == 0
+    shown = CliRunner().invoke(app, ["inspect", beton], env={"COLUMNS": "200"})
+    assert "shuffled from seed 11" in shown.output
+
+
+def test_what_a_stopped_run_had_written_is_told(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["write-beton", str(copy / "train"), str(tmp_path / "t.beton")]
+    with monkeypatch.context() as patch:
+        patch.setattr("prep.journal.Journal.cut_off", interrupt)
+        assert CliRunner().invoke(app, command).exit_code == 130
+    result = CliRunner().invoke(app, command)
+    assert "18 of them were there, written by a run that was stopped\n" in result.stdout
+    assert "were there" not in CliRunner().invoke(app, command).stdout
+
+
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_rejects_and_files_passed_over_are_told(source: Path, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
         "give another OUT",
         "is being written by another run",
         "cut short or damaged",
+        "is not as it was written",
         "is of other data",
         "lowers the learning rate when the validation error stops improving",
         "this command says",
