@@ -15,10 +15,11 @@ their order. What a killed run has written is kept (prep.journal).
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -167,8 +168,12 @@ def _write_file(
     journal = Journal(target.file, layout.file_size, len(split), plan)
     digest, crc32, kept = hashlib.sha256(head), np.empty(len(split), np.uint32), 0
     _write_checked(target.file, head, 0, "header or metadata")
-    with progress(f"write {name}", len(split)) as report:
-        for page, found, was_there, data in _pages(target, layout, journal, jobs):
+    with (
+        # Closed before the file is, so that no thread writes into another that gets its number.
+        contextlib.closing(_pages(target, layout, journal, jobs)) as pages,
+        progress(f"write {name}", len(split)) as report,
+    ):
+        for page, found, was_there, data in pages:
             digest.update(data.data)
             crc32[page.samples.start : page.samples.stop] = found
             kept += len(found) if was_there else 0
@@ -190,7 +195,7 @@ def _plan(head: bytes, digests: npt.NDArray[np.uint8], mode: str) -> bytes:
 
 def _pages(
     target: Target, layout: Layout, journal: Journal, jobs: int | None
-) -> Iterator[tuple[Page, npt.NDArray[np.uint32], bool, npt.NDArray[np.uint8]]]:
+) -> Generator[tuple[Page, npt.NDArray[np.uint32], bool, npt.NDArray[np.uint8]]]:
     """Yield every page in order once it is in the file: crc32s, whether it was there, bytes.
 
     The bytes are good until the next page is asked for.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
+import threading
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +22,6 @@ from conftest import fill_disk
 from prep import beton, handover, page, prepared, write
 from prep.files import whole_file
 from prep.handover import read_card, read_records, read_statistics
-from prep.images import decode_as_ffcv
 from prep.prepared import open_prepared
 from prep.program import UserError
 from prep.write import write_beton
@@ -71,12 +74,16 @@ def test_a_sample_s_bytes_are_the_prepared_file_s(prepared_set: Path, betons: Pa
 
 
 def test_raw_samples_are_the_pixels_that_ffcv_would_decode(prepared_set: Path, place: Path) -> None:
+    from ffcv.libffcv import imdecode
+
     card = write_beton(prepared_set / "train", place, "raw", jobs=2).card
     split = open_prepared(prepared_set / "train")
     opened = beton.open_beton(place)
     places = split.places(0, len(split))
     for data, sample in zip(records_of(opened), places, strict=True):
-        assert data == decode_as_ffcv(sample.path.read_bytes()).tobytes()
+        jpeg, pixels = np.fromfile(sample.path, np.uint8), np.zeros((256, 256, 3), np.uint8)
+        imdecode(jpeg, pixels, 256, 256, 256, 256, 0, 0, 1, 1, False, False)
+        assert data == pixels.tobytes()
     assert card.mode == "raw"
     assert card.tools["raw pixels"].startswith("libjpeg-turbo, fast DCT")
     assert card.pixels_id == split.card.pixels_id
@@ -238,16 +245,33 @@ def test_a_split_without_samples_is_refused(copy: Path, place: Path) -> None:
         write_beton(copy / "train", place, "jpg", jobs=1)
 
 
+DAMAGE: dict[str, Callable[[bytes], bytes] | None] = {
+    "vanished": None,
+    "empty": lambda data: b"",  # noqa: ARG005
+    "shorter": lambda data: data[:-1],
+    "longer": lambda data: data + b"x",
+    "other bytes": lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:],
+}
+
+
 @pytest.mark.parametrize("mode", ["jpg", "raw"])
-@pytest.mark.parametrize("damage", ["vanished", "changed"])
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_failed_write_leaves_the_old_beton_as_it_was(
-    copy: Path, place: Path, mode: str, damage: str
+    copy: Path, place: Path, monkeypatch: pytest.MonkeyPatch, mode: str, damage: str
 ) -> None:
+    """A prepared file vanishes or changes between the listing of the split and its reading."""
     write_beton(copy / "train", place, "jpg", jobs=1)
     before = {path: path.read_bytes() for path in place.parent.iterdir()}
     victim = open_prepared(copy / "train").places(9, 10)[0].path
-    victim.unlink() if damage == "vanished" else victim.write_bytes(victim.read_bytes()[:-1])
-    with pytest.raises(UserError, match=victim.name):
+
+    def listed_and_then_damaged(folder: Path) -> prepared.PreparedSplit:
+        split = open_prepared(folder)
+        change = DAMAGE[damage]
+        victim.write_bytes(change(victim.read_bytes())) if change else victim.unlink()
+        return split
+
+    monkeypatch.setattr(prepared, "open_prepared", listed_and_then_damaged)
+    with pytest.raises(UserError, match=rf"{victim.name} (cannot be read|has changed since)"):
         write_beton(copy / "train", place, mode, jobs=2)
     assert {path: path.read_bytes() for path in place.parent.iterdir()} == before
 
@@ -330,6 +354,44 @@ def test_a_pipe_in_the_place_of_a_prepared_file_keeps_nobody_waiting(
     os.mkfifo(victim)
     with pytest.raises(UserError, match=victim.name):
         write_beton(copy / "train", place, "jpg", jobs=2)
+
+
+@pytest.mark.parametrize("fault", [MemoryError, RuntimeError, OSError, KeyboardInterrupt])
+def test_a_thread_that_fails_ends_it(
+    prepared_set: Path, place: Path, monkeypatch: pytest.MonkeyPatch, fault: type[BaseException]
+) -> None:
+    """Whatever it is: an exception of a thread is raised by the command, which waits for none."""
+    monkeypatch.setattr(beton, "PAGE_SIZE", SMALL_PAGE)
+    real = page.ensure_page
+
+    def failing(target: page.Target, this: beton.Page, *rest: Any) -> object:
+        if this.first == 7:
+            raise fault(5, "of a thread")
+        return real(target, this, *rest)
+
+    monkeypatch.setattr(write, "ensure_page", failing)
+    with pytest.raises(fault, match="of a thread"):
+        write_beton(prepared_set / "train", place, "raw", jobs=3)
+    assert set(names_in(place.parent)) <= {"train.beton.partial"}
+    assert place.with_name("train.beton.partial").exists() == (fault is KeyboardInterrupt)
+
+
+def test_ctrl_c_leaves_no_thread_that_writes(
+    prepared_set: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is closed by then, and its number may be another file's."""
+    monkeypatch.setattr(beton, "PAGE_SIZE", SMALL_PAGE)
+    before = threading.active_count()
+
+    @contextlib.contextmanager
+    def interrupted(*_: object) -> Iterator[Callable[[int], None]]:
+        yield interrupt
+
+    monkeypatch.setattr(write, "progress", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        write_beton(prepared_set / "train", place, "raw", jobs=3)
+    assert threading.active_count() == before
+    del caught  # its traceback has kept the frames alive until here
 
 
 # --------------------------------------------------------------------------- decoding
