@@ -7,6 +7,7 @@ place follow. Each record has its crc32, so that what is damaged is named, not o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -64,7 +65,7 @@ def verify(path: Path, jobs: int | None) -> Card:
     records = _read_records(path, card)
     layout = beton.plan_layout(records.size)
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with path.open("rb") as file, _naming(path):
         _check_structure(file, path, layout, card)
         checked = []
         with progress(f"verify {path.name}", card.samples) as report:
@@ -82,6 +83,16 @@ def verify(path: Path, jobs: int | None) -> Card:
             f"the disk may be faulty, or the card is of another make: {REMEDY}"
         )
     return card
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A disk that fails to read says no file's name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _read_records(path: Path, card: Card) -> Records:
@@ -130,18 +141,30 @@ def verify_unit(unit: Unit) -> Checked:
     faults: list[tuple[int, int | None, str]] = []
     crc32 = iter(unit.crc32.tolist())
     with unit.path.open("rb") as file:
-        file.seek(unit.pages[0].start)
         for page in unit.pages:
-            data = file.read(beton.PAGE_SIZE)
+            data = _read_page(file, page, unit.path)
             records = zip(page.bounds, page.samples, page.records(memoryview(data)), strict=False)
             for start, sample, record in records:
                 if fault := _fault(record, next(crc32), unit.side, unit.mode):
                     faults.append((page.start + start, sample, fault))
-            rest = np.frombuffer(data, np.uint8, offset=page.bounds[-1])
+            rest = np.frombuffer(data, np.uint8)[page.bounds[-1] :]
             if rest.any():
                 place = page.start + page.bounds[-1] + int((rest != 0).argmax())
                 faults.append((place, None, padding_fault(place)))
     return Checked(len(unit.crc32), len(faults), faults[0] if faults else None)
+
+
+def _read_page(file: BinaryIO, page: Page, path: Path) -> bytes:
+    """Raises UserError where the disk cannot be read: beyond that nothing can be said."""
+    try:
+        file.seek(page.start)
+        return file.read(beton.PAGE_SIZE)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read between offsets {page.start} and "
+            f"{page.start + beton.PAGE_SIZE}, samples {page.samples.start} to "
+            f"{page.samples.stop - 1}: {error.strerror}; {REMEDY}"
+        ) from error
 
 
 def _fault(data: memoryview, crc32: int, side: int, mode: str) -> str | None:

@@ -278,6 +278,34 @@ def test_a_beton_cut_short_is_refused(copy: Path) -> None:
     assert "cut short" in message(copy)
 
 
+def test_a_beton_that_is_cut_short_meanwhile_is_named(copy: Path) -> None:
+    records, card = (
+        read_records(copy.with_suffix(".records.npz")),
+        read_card(copy.with_suffix(".json")),
+    )
+    (unit,) = verify._units(copy, beton.plan_layout(records.size), records, card)
+    for kept in (int(records.ptr[9]) + 5, int(records.ptr[0]), 0):
+        with copy.open("r+b") as file:
+            file.truncate(kept)
+        checked = verify.verify_unit(unit)
+        assert checked.first is not None
+        assert checked.faults == (9 if kept > records.ptr[0] else 18)
+        assert checked.first[1] == 18 - checked.faults
+
+
+def test_a_place_that_the_disk_cannot_read_is_named() -> None:
+    memory = Path("/proc/self/mem")  # nothing is at its beginning: EIO
+    with (
+        memory.open("rb") as file,
+        pytest.raises(
+            UserError, match=r"mem cannot be read between offsets 0 and 8388608, samples 7"
+        ),
+    ):
+        verify._read_page(file, beton.Page(0, 7, [0, 10, 20]), memory)
+    with pytest.raises(OSError, match=r"output error: 'x\.beton'"), verify._naming(Path("x.beton")):
+        raise OSError(5, "Input/output error")
+
+
 def test_what_is_no_beton_is_refused(copy: Path) -> None:
     copy.write_text("no beton " * 1000)
     assert "has 9000 bytes, by card and records it should have" in message(copy)
