@@ -320,6 +320,11 @@ def inspect(
 
     opened = open_beton(beton)
     card = read_beton_card(beton)
+    if len(opened) != card.samples:
+        raise UserError(
+            f"{beton} has {len(opened)} samples, the card beside it says {card.samples}: they are "
+            "not of one make; copy both again, or write the beton again"
+        )
     print_table(card_table(beton, card, opened.layout.size))
     if png is not None:
         sheet.save_png(sheet.beton_sheet(opened, card), png)

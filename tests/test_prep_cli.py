@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import importlib.metadata
 import re
@@ -23,6 +24,8 @@ from typer.testing import CliRunner
 import prep
 from prep import stats_sheet
 from prep.cli import app, main
+from prep.files import whole_file
+from prep.handover import read_card
 from prep.program import UserError
 
 COMMANDS = ["sample", "check", "resize", "stats", "write-beton", "verify", "inspect"]
@@ -257,6 +260,37 @@ def test_a_full_disk_is_one_line(source: Path, small_disk: Path, prep_program: P
     assert prep_program(*arguments).code == 0
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            "vanished",
+            r".*_3\.JPEG cannot be read: No such file.*; remove this prepared set and run.*",
+        ),
+        ("full disk", r".*train\.beton.*: No space left on device; make room, then run the same.*"),
+        ("read-only", r"cannot write .*train\.beton: Read-only file system; give a folder.*"),
+        ("second run", r".*train\.beton is being written by another run; wait for it or.*"),
+    ],
+)
+def test_what_stops_write_beton_is_one_line_and_leaves_nothing(
+    copy: Path, small_disk: Path, tmp_path: Path, prep_program: Program, fault: str, said: str
+) -> None:
+    folder = small_disk if fault in ("full disk", "read-only") else tmp_path / "betons"
+    folder.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as running:
+        if fault == "vanished":
+            sorted((copy / "train").rglob("*_3.*"))[0].unlink()
+        elif fault == "read-only":
+            subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        elif fault == "second run":
+            running.enter_context(whole_file(folder / "train.beton"))
+        ended = prep_program("write-beton", copy / "train", folder / "train.beton")
+        assert (ended.code, ended.out) == (1, "")
+        assert re.fullmatch(rf"prep: {said}\n", ended.err)
+        left = {path.name for path in folder.iterdir()}
+        assert left == ({"train.beton.partial"} if fault == "second run" else set())
+
+
 def test_ctrl_c_ends_a_run_without_a_traceback_and_it_carries_on(
     source: Path, tmp_path: Path
 ) -> None:
@@ -353,6 +387,10 @@ def test_a_shuffled_beton_says_so(copy: Path, tmp_path: Path) -> None:
     assert written.exit_code == 0
     shown = CliRunner().invoke(app, ["inspect", beton], env={"COLUMNS": "200"})
     assert "shuffled from seed 11" in shown.output
+    narrow = CliRunner().invoke(app, ["inspect", beton], env={"COLUMNS": "60"}).output
+    card = read_card(tmp_path / "t.json")
+    assert str(card.sha256)[-8:] in narrow
+    assert card.pixels_id[-8:] in narrow
 
 
 def test_what_a_stopped_run_had_written_is_told(
@@ -369,6 +407,16 @@ def test_what_a_stopped_run_had_written_is_told(
 
 def interrupt(_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_card_of_another_beton_is_not_shown_for_this_one(
+    betons: Path, tmp_path: Path, prep_program: Program
+) -> None:
+    path = Path(shutil.copytree(betons, tmp_path / "b")) / "train.beton"
+    shutil.copy(path.with_name("val.json"), path.with_name("train.json"))
+    ended = prep_program("inspect", path)
+    assert (ended.code, ended.out) == (1, "")
+    assert "has 18 samples, the card beside it says 9: they are not of one make" in ended.err
 
 
 def test_rejects_and_files_passed_over_are_told(source: Path, tmp_path: Path) -> None:
