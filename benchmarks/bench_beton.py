@@ -1,6 +1,7 @@
 """Rates of writing a beton from prepared files, beside FFCV's own writer and beside `cp -r`.
 
-    python -m benchmarks.bench_beton [OUT/SPLIT] [--rounds 5] [--out benchmarks/results/beton.json]
+    python -m benchmarks.bench_beton [OUT/SPLIT [--called TEXT]] [--rounds 5]
+        [--out benchmarks/results/beton.json]
 
 OUT/SPLIT is a split that `prep resize` made, a file a picture; without one, pictures of `prep
 sample` are drawn and prepared. A round goes through every way; the first round is thrown away, and
@@ -151,15 +152,18 @@ def prepared_sample(folder: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("split", type=Path, nargs="?")
+    parser.add_argument("--called", help="what OUT/SPLIT holds, for the report; default: OUT")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--work", type=Path, help="where betons and copies go; default: /tmp")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
-        split = open_prepared(arguments.split or prepared_sample(Path(name)))
+        folder = arguments.split or prepared_sample(Path(name))
+        split = open_prepared(folder)
         report = {
             "machine": machine(),
-            "prepared": str(arguments.split) if arguments.split else "pictures of prep sample",
+            "pictures": arguments.called
+            or (folder.resolve().parent.name if arguments.split else "prep sample"),
             "samples": len(split),
             "mean_bytes": round(float(split.sizes.mean())),
             "rounds": arguments.rounds,

@@ -1,7 +1,7 @@
 """A beton of ImageNet's size: 1,281,167 records, beyond 4 GiB and beyond memory.
 
     python -m benchmarks.large_beton OUT/SPLIT WORK [--count 1281167] [--largest BYTES]
-        [--out benchmarks/results/large-beton.json]
+        [--called TEXT] [--out benchmarks/results/large-beton.json]
 
 OUT/SPLIT is a split that `prep resize` made; its JPEGs (with --largest, those of at most so many
 bytes: 1,281,167 of 30 KB are 38 GB) are repeated as often as it takes. No million files are made:
@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--count", type=int, default=IMAGES)
     parser.add_argument("--largest", type=int)
+    parser.add_argument("--called", help="what OUT/SPLIT holds, for the report; default: OUT")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -188,7 +189,7 @@ def main() -> None:
     split = prepared.open_prepared(folder)
     report: dict[str, Any] = {
         "machine": machine(),
-        "pictures": f"{arguments.pictures}, repeated",
+        "pictures": f"{arguments.called or arguments.pictures.resolve().parent.name}, repeated",
         "samples": samples,
         "mean_bytes": round(float(split.sizes.mean())),
         "seconds to make the prepared set": round(built),
