@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -179,6 +180,23 @@ def test_killed_at_a_random_moment_it_is_carried_on(
     assert 0 < done < 18
     assert not place.exists()
     assert done <= write_beton(prepared_set / "train", place, "raw", jobs=1).kept <= done + 1
+    assert place.read_bytes() == whole
+
+
+def test_of_two_runs_at_once_the_second_is_refused(
+    prepared_set: Path, place: Path, whole: bytes
+) -> None:
+    command = [sys.executable, "-c", CHILD, str(prepared_set / "train"), str(place)]
+    first, partial = subprocess.Popen(command), place.with_name("train.beton.partial")
+    while not partial.exists() or partial.stat().st_size < len(whole):
+        assert first.poll() is None
+        time.sleep(0.002)
+    first.send_signal(signal.SIGSTOP)  # in the middle of it
+    with pytest.raises(UserError, match=r"train\.beton is being written by another run; wait"):
+        write_beton(prepared_set / "train", place, "raw", jobs=1)
+    assert not place.exists()
+    first.send_signal(signal.SIGCONT)
+    assert first.wait() == 0
     assert place.read_bytes() == whole
 
 

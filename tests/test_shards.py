@@ -123,14 +123,22 @@ def test_another_layout_is_refused_by_name(source: Path, tarred: Path) -> None:
     assert all(summary.already_done for summary in run(source, tarred))
 
 
-def test_a_changed_tar_is_noticed(tarred: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["changed", "cut", "vanished"])
+def test_a_changed_tar_is_noticed(tarred: Path, tmp_path: Path, damage: str) -> None:
     shutil.copytree(tarred, tmp_path / "out")
     path = tmp_path / "out" / "train" / f"{CLASSES[1]}.tar"
     data = bytearray(path.read_bytes())
     data[700] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"{CLASSES[1]}\.tar has changed since it was prepared"):
+    path.write_bytes(data if damage == "changed" else data[:5000])
+    if damage == "vanished":
+        path.unlink()
+    said = "cannot be read: No such file" if damage == "vanished" else "has changed since it was"
+    with pytest.raises(UserError, match=rf"{CLASSES[1]}\.tar {said}"):
         stats.measure(tmp_path / "out" / "train", jobs=1)
+    for mode in ("jpg", "raw"):
+        with pytest.raises(UserError, match=rf"{CLASSES[1]}\.tar {said}"):
+            write.write_beton(tmp_path / "out" / "train", tmp_path / "train.beton", mode, jobs=2)
+    assert not list(tmp_path.glob("train*"))
 
 
 def test_a_split_of_rejects_alone_has_no_tar(tmp_path: Path) -> None:
