@@ -46,6 +46,7 @@ from benchmarks.machine import machine
 from prep import images, scale
 from prep.claim import claimed
 from prep.images import BACKENDS, Pixels, Settings
+from prep.pictures import Run
 from prep.resize_unit import Unit as ResizeUnit
 from prep.resize_unit import resize_unit
 from prep.sample import draw_sample
@@ -127,17 +128,20 @@ class Ways:
         with claimed(self.out, self.out) as claim:
             resize_unit(
                 ResizeUnit(
-                    number=0,
-                    root=Path("/"),
-                    entries=self.entries,
-                    read=read_files,
-                    names=tuple(path.name for path in self.paths),
-                    folders=(),
+                    Run(
+                        number=0,
+                        root=Path("/"),
+                        entries=self.entries,
+                        read=read_files,
+                        names=tuple(path.name for path in self.paths),
+                        folders=(),
+                        whole_stem=False,
+                        settings=Settings(),
+                    ),
                     layout="tree",
                     images_folder=self.out,
                     work=self.out,
                     claim=claim,
-                    settings=Settings(),
                 )
             )
 

@@ -285,7 +285,7 @@ def main() -> None:
         found = find_source(source, ("train",))
         resize.resize(found, folder / "out", plan.Options(max_rejects=1.0))
         (folder / "out" / "b").mkdir()
-        card, _ = write_beton(
+        written = write_beton(
             folder / "out" / "train", folder / "out" / "b" / "train.beton", "jpg", None
         )
         split = prepared.open_prepared(folder / "out" / "train")
@@ -297,7 +297,7 @@ def main() -> None:
             "mean_bytes": round(statistics.mean(split.sizes[:pictures].tolist())),
             "rounds": arguments.rounds,
             **measure(folder / "out", pictures, arguments.rounds),
-            "the parent at ImageNet's size": parent_at_full_size(folder / "large", card),
+            "the parent at ImageNet's size": parent_at_full_size(folder / "large", written.card),
         }
     text = json.dumps(report, indent=1) + "\n"
     print(text, end="")

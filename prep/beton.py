@@ -99,16 +99,21 @@ def plan_layout(sizes: npt.NDArray[np.uint64]) -> Layout:
             f"sample {sample} has {int(sizes.max())} bytes, a page holds {PAGE_SIZE}; prepare "
             "with a smaller --size or --quality"
         )
-    data_start = _next_page(METADATA_START + count * SAMPLE.itemsize)
+    start = data_start(count)
     ends = np.cumsum(sizes, dtype=np.uint64)  # of each sample, were there no page ends
     ptr = ends - sizes
-    page, first = data_start, 0
+    page, first = start, 0
     while first < count:
         before = ptr[first]  # bytes of the samples on earlier pages
         stop = int(np.searchsorted(ends, before + np.uint64(PAGE_SIZE), "right"))
         ptr[first:stop] += np.uint64(page) - before
         page, first = page + PAGE_SIZE, stop
-    return Layout(ptr, sizes, data_start, page, page + count * TABLE.itemsize)
+    return Layout(ptr, sizes, start, page, page + count * TABLE.itemsize)
+
+
+def data_start(count: int) -> int:
+    """Where the first page of a beton of `count` samples begins, in bytes."""
+    return _next_page(METADATA_START + count * SAMPLE.itemsize)
 
 
 def pages(layout: Layout) -> Iterator[Page]:
@@ -181,7 +186,7 @@ def open_beton(path: Path) -> Beton:
     layout = Layout(
         ptr=samples["f0"]["data_ptr"].copy(),
         size=np.zeros(count, np.uint64),
-        data_start=_next_page(METADATA_START + count * SAMPLE.itemsize),
+        data_start=data_start(count),
         table_start=table_start,
         file_size=table_start + count * TABLE.itemsize,
     )

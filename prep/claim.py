@@ -71,6 +71,31 @@ def claimed(folder: Path, out: Path) -> Iterator[Claim]:
         yield claim
 
 
+@contextlib.contextmanager
+def work_folder(source: Path, out: Path) -> Iterator[tuple[Path, Claim]]:
+    """Make `out`, and OUT/.prep for the work on it, which no other run writes.
+
+    Raises UserError when `out` lies in the folder `source` or cannot be made.
+    """
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UserError(
+            f"{out} lies in the source {source}, where it would be taken for pictures of it; "
+            "give a folder elsewhere"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {out}: {error.strerror}; give another folder") from error
+    work = out / ".prep"
+    work.mkdir(exist_ok=True)
+    with claimed(work, out) as claim:
+        try:
+            yield work, claim
+        finally:  # nothing is left of a run that ended well, or was refused before it began
+            if {path.name for path in work.iterdir()} <= set(LOCKS):
+                give_back(work)
+
+
 def give_back(folder: Path) -> None:
     """Remove a claimed folder that holds nothing but the claim, the lock last."""
     for name in reversed(LOCKS):

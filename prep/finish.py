@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from prep import handover, prepared
+from prep.check import contradictions
 from prep.claim import Claim
+from prep.comparison import first_of
 from prep.files import sync_folder
 from prep.handover import UNLABELLED, Card, ClassEntry
+from prep.images import Settings
+from prep.manifest import Manifest
 from prep.plan import Options, card_fields, plan, tool_versions
-from prep.resize_unit import rows_file
+from prep.program import UserError
 from prep.shards import Shard, write_shard
-from prep.sources.listing import Source
+from prep.sources.listing import SPLITS, Source
+from prep.unit_rows import UNIT, Journal, SortedRows
 from prep.units import run_units
-
-REPEATED = ["class", "shard", "kind", "status", "reason"]  # texts that are few
-UNIT = "unit"  # the column, beside those of the manifest, that holds a row's unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,73 +44,68 @@ class SplitSummary:
     done_now: int  # pictures of this run; a killed one may have done others
 
 
-@dataclasses.dataclass(frozen=True)
-class Journal:
-    """The rows of a split's units, in `folder`."""
-
-    folder: Path
-    units: int
-    done_now: int = 0  # pictures that this run did
-
-    def file(self, number: int) -> Path:
-        return rows_file(self.folder, number)
-
-    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The rows of each unit, in unit order."""
-        return (pq.read_table(self.file(n), columns=columns) for n in range(self.units))
-
-    def rejected(self) -> list[prepared.Row]:
-        """Source and reason of every rejected picture."""
-        found: list[prepared.Row] = []
-        for table in self.tables(["source", "status", "reason"]):
-            found += table.filter(pc.field("status") == "rejected").to_pylist()
-        return found
-
-    def counts(self, classes: int) -> npt.NDArray[np.int64]:
-        """Pictures of each class [classes], the rejected ones too."""
-        total = np.zeros(classes, np.int64)
-        for table in self.tables(["label"]):
-            labels = table["label"].to_numpy()
-            total += np.bincount(labels[labels != UNLABELLED], minlength=classes)
-        return total
-
-    def total(self) -> int:
-        return sum(len(table) for table in self.tables(["label"]))
-
-    def sorted_rows(self) -> SortedRows:
-        """Every row, with its unit, in label, then name order."""
-        tables = (
-            pq.read_table(self.file(number), read_dictionary=REPEATED).append_column(
-                UNIT, pa.array(np.full(pq.read_metadata(self.file(number)).num_rows, number, "i4"))
-            )
-            for number in range(self.units)
-        )
-        table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-        pa.default_memory_pool().release_unused()  # 290 MB of 1,281,167 rows' pieces
-        order = pc.sort_indices(table, [("label", "ascending"), ("name", "ascending")])
-        return SortedRows(table, order.to_numpy())
-
-
-@dataclasses.dataclass(frozen=True)
-class SortedRows:
-    """The rows of a split. Copies are made of some rows or columns at a time: all are 250 MB."""
-
-    table: pa.Table  # of prepared.SCHEMA and UNIT, in unit order, REPEATED as dictionaries
-    order: npt.NDArray[np.int64]  # [N] places in the table
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def column(self, name: str) -> pa.Array:
-        return self.table[name].take(pa.array(self.order)).combine_chunks()
-
-    def take(self, places: npt.NDArray[np.int64]) -> pa.Table:
-        return self.table.take(pa.array(self.order[places]))
-
-
-def already_done(folder: Path, rejected: int) -> SplitSummary:
+def already_done(folder: Path, rejected: Sequence[prepared.Row]) -> SplitSummary:
     samples = handover.read_card(prepared.split_card_path(folder)).samples
-    return SplitSummary(folder.name, samples, rejected, already_done=True, done_now=0)
+    return SplitSummary(folder.name, samples, len(rejected), already_done=True, done_now=0)
+
+
+# --------------------------------------------------------------------------- checks
+
+
+def check_splits(
+    source: Source, out: Path, journals: Mapping[str, Journal | None], options: Options
+) -> dict[str, list[prepared.Row]]:
+    """Write OUT/rejects.jsonl; returns the rejected rows of each split.
+
+    journals: of the splits whose pictures are done; None: finished by an earlier run.
+    Raises UserError when a split's archives held other numbers of pictures than expected, or more
+    are rejected than allowed.
+    """
+    rejected = {
+        split: journal.rejected() if journal else list(prepared.rejected_rows(out / split))
+        for split, journal in journals.items()
+    }
+    others = {
+        split: list(prepared.rejected_rows(out / split))
+        for split in SPLITS
+        if split not in journals and prepared.manifest_path(out / split).exists()
+    }
+    prepared.write_rejects(others | rejected, out / "rejects.jsonl")
+    for split, journal in journals.items():
+        if journal:
+            _check_counts(source, split, journal, options.expected)
+        total = journal.total() if journal else prepared.originals(out / split)
+        _check_rejects(out / split, total, rejected[split], options.max_rejects)
+    return rejected
+
+
+def _check_counts(source: Source, split: str, journal: Journal, expected: Manifest | None) -> None:
+    """What archives held is known only now."""
+    if expected is None or not source.splits[split].of_archives:
+        return
+    counts = {split: journal.counts(len(source.classes))}
+    found = contradictions(source, expected, [split], counts)
+    if found:
+        raise UserError(
+            f"{source.root} contradicts {expected.title}: {first_of(found)}; get the archive "
+            "again, or run the same command with --partial"
+        )
+
+
+def _check_rejects(
+    folder: Path, total: int, rejected: list[prepared.Row], max_rejects: float
+) -> None:
+    if len(rejected) > max_rejects * total:
+        first = rejected[0]
+        raise UserError(
+            f"{len(rejected)} of {total} pictures of {folder.name} were rejected, more than "
+            f"--max-rejects {max_rejects:g} allows; the first is {first['source']}: "
+            f"{first['reason']}; all are in {folder.parent / 'rejects.jsonl'}: run the same "
+            "command with a larger --max-rejects, or mend them and give another OUT"
+        )
+
+
+# --------------------------------------------------------------------------- finishing
 
 
 def finish(
@@ -135,9 +131,27 @@ def finish(
         partial.replace(folder)
         sync_folder(folder.parent)
     digests = prepared.digests(rows.column("sha256").filter(pa.array(taken)))
-    labels = labels[taken].astype(np.int64)
+    card = card_of(source, split, options.settings, labels[taken].astype(np.int64), digests)
+    asked = plan(source, split, options)
+    manifest = manifest_rows(rows, offsets, options.layout)
+    prepared.write_manifest(manifest, asked, prepared.manifest_path(folder))
+    handover.write_card(card, prepared.split_card_path(folder))
+    rejected = len(rows) - card.samples
+    return SplitSummary(
+        split, card.samples, rejected, already_done=False, done_now=journal.done_now
+    )
+
+
+def card_of(
+    source: Source,
+    split: str,
+    settings: Settings,
+    labels: npt.NDArray[np.int64],
+    digests: npt.NDArray[np.uint8],
+) -> Card:
+    """The card of a prepared split with samples of these labels [N] and sha256s [N,32]."""
     counts = np.bincount(labels[labels != UNLABELLED], minlength=len(source.classes))
-    card = Card(
+    return Card(
         split=split,
         samples=len(labels),
         classes=tuple(
@@ -147,18 +161,12 @@ def finish(
         mode="jpg",
         sha256=None,
         pixels_id=handover.pixels_id(labels, digests),
-        tools=tool_versions(options.settings.backend),
-        **card_fields(source, split, options.settings),
+        tools=tool_versions(settings.backend),
+        **card_fields(source, split, settings),
     )
-    manifest = _manifest_rows(rows, offsets, options.layout)
-    asked = plan(source, split, options)
-    prepared.write_manifest(manifest, asked, prepared.manifest_path(folder))
-    handover.write_card(card, prepared.split_card_path(folder))
-    rejected = len(rows) - len(labels)
-    return SplitSummary(split, len(labels), rejected, already_done=False, done_now=journal.done_now)
 
 
-def _manifest_rows(
+def manifest_rows(
     rows: SortedRows, offsets: npt.NDArray[np.int64], layout: str
 ) -> Iterator[pa.Table]:
     """The manifest's rows, some at a time; of layout "tar" with each sample's place."""

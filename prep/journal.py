@@ -34,6 +34,11 @@ class Journal:
             os.ftruncate(file, 0)
             os.pwrite(file, plan, end)
 
+    @staticmethod
+    def begin(file: int, end: int, plan: bytes) -> None:
+        """Note that what is in `file` is of the beton with this plan."""
+        os.pwrite(file, plan, end)
+
     def add(self, first: int, crc32: npt.NDArray[np.uint32]) -> None:
         """Note the checksums of samples from `first` on: they are in the file."""
         os.pwrite(self._file, crc32.astype(CRC32).tobytes(), self._first + first * CRC32.itemsize)

@@ -114,3 +114,35 @@ class OnTruncated(enum.StrEnum):
 
     reject = "reject"
     accept = "accept"
+
+
+# --------------------------------------------------------------------------- what pictures become
+
+Side = Annotated[int, typer.Option("--size", min=8, max=4096, help="Side in pixels.")]
+Quality = Annotated[int, typer.Option(min=1, max=100, help="Of the JPEGs.")]
+BackendName = Annotated[
+    Backend,
+    typer.Option(
+        help="turbo: the fastest; pillow: torchvision's very pixels; opencv-2012: the AlexNet "
+        "authors' converter."
+    ),
+]
+FitName = Annotated[
+    Fit, typer.Option(help="crop: shorter side to --size, centre crop; squash: both sides.")
+]
+ExifRule = Annotated[
+    Exif, typer.Option(help="Orientation. ignore: as ImageNet tools do; apply: turn upright.")
+]
+TruncatedRule = Annotated[
+    OnTruncated, typer.Option(help="A file whose tail is missing. accept: what is left of it.")
+]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Larger pictures are rejected.")]
+MaxRejects = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Fraction of a split that may be rejected.")
+]
+ValFraction = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=0.9, help="Make val from this share of train, class by class."),
+]
+DivisionSeed = Annotated[int, typer.Option("--seed", min=0, help="Of --val-fraction.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Take a data set that is not whole.")]

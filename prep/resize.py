@@ -8,31 +8,26 @@ the units that have no rows. When all have, the split is finished (prep.finish).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from prep import prepared
-from prep.check import contradictions
-from prep.claim import LOCKS, Claim, claimed, give_back
+from prep.claim import Claim, work_folder
 from prep.cluster import connected
-from prep.comparison import first_of
 from prep.files import whole_file
-from prep.finish import Journal, SplitSummary, already_done, finish
-from prep.manifest import Manifest
-from prep.names import FileNames, class_folders, folder_of
+from prep.finish import SplitSummary, already_done, check_splits, finish
+from prep.names import class_folders, folder_of
+from prep.pictures import pictures_of_runs, runs
 from prep.plan import Options, plan, refuse_other_plan
 from prep.program import UserError
 from prep.progress import progress
 from prep.resize_unit import Unit, resize_unit
-from prep.sources.listing import SPLITS, Source
+from prep.sources.listing import Source
+from prep.unit_rows import Journal
 from prep.units import run_units
 
 
@@ -43,64 +38,23 @@ def resize(source: Source, out: Path, options: Options) -> list[SplitSummary]:
     split's archives are not as many as expected, or when more of a split's are rejected than
     allowed.
     """
-    if out.resolve().is_relative_to(source.root.resolve()):
-        raise UserError(
-            f"{out} lies in the source {source.root}, where it would be taken for pictures of it; "
-            "give a folder elsewhere"
-        )
     if options.dask is not None:
         connected(options.dask).close()  # before anything is written
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {out}: {error.strerror}; give another folder") from error
-    with _work_folder(out) as (work, claim):
+    with work_folder(source.root, out) as (work, claim):
         journals = {
             split: _prepare_split(source, out / split, work, claim, options)
             for split in source.splits
         }
-        rejected = {
-            split: list(journal.rejected() if journal else prepared.rejected_rows(out / split))
-            for split, journal in journals.items()
-        }
-        others = {
-            split: list(prepared.rejected_rows(out / split))
-            for split in SPLITS
-            if split not in journals and prepared.manifest_path(out / split).exists()
-        }
-        prepared.write_rejects(others | rejected, out / "rejects.jsonl")
-        for split, journal in journals.items():
-            if journal:
-                _check_counts(source, split, journal, options.expected)
-            total = journal.total() if journal else prepared.originals(out / split)
-            _check_rejects(out / split, total, rejected[split], options.max_rejects)
+        rejected = check_splits(source, out, journals, options)
         summaries = [
             finish(source, out / split, journal, options, claim)
             if journal
-            else already_done(out / split, len(rejected[split]))
+            else already_done(out / split, rejected[split])
             for split, journal in journals.items()
         ]
         for split in journals:
             shutil.rmtree(work / split, ignore_errors=True)
     return summaries
-
-
-@contextlib.contextmanager
-def _work_folder(out: Path) -> Iterator[tuple[Path, Claim]]:
-    """OUT/.prep, which no other run writes."""
-    work = out / ".prep"
-    work.mkdir(exist_ok=True)
-    with claimed(work, out) as claim:
-        try:
-            yield work, claim
-        finally:
-            _clear_if_unused(work)
-
-
-def _clear_if_unused(work: Path) -> None:
-    """Nothing is left of a run that has ended well, or was refused before it began."""
-    if {path.name for path in work.iterdir()} <= set(LOCKS):
-        give_back(work)
 
 
 # --------------------------------------------------------------------------- one split
@@ -175,82 +129,16 @@ def _run(source: Source, folder: Path, journal: Journal, claim: Claim, options: 
         for label in np.unique(split.listing.labels).tolist():
             (images_folder / folder_of(label, folders)).mkdir(exist_ok=True)
     missing = np.array([not journal.file(number).exists() for number in range(journal.units)])
-    pictures = _pictures_of_units(source, folder.name, options.expected)
+    pictures = pictures_of_runs(source, folder.name, options.expected)
     total = None if pictures is None else int(pictures[missing].sum())
-    every = _units(source, folder.name, images_folder, journal.folder, claim, options)
-    units = (unit for unit in every if missing[unit.number])
+    units = (
+        Unit(run, options.layout, images_folder.absolute(), journal.folder.absolute(), claim)
+        for run in runs(source, folder.name, options.settings, options.layout == "tar")
+        if missing[run.number]
+    )
     with progress(f"resize {folder.name}", total) as report:
         done_now = 0
         for done, rejected in run_units(resize_unit, units, options.jobs, options.dask):
             done_now += done
             report(done, rejected)
     return done_now
-
-
-def _pictures_of_units(
-    source: Source, name: str, expected: Manifest | None
-) -> npt.NDArray[np.int64] | None:
-    """How many pictures each unit has; None when that shows only as archives are read."""
-    split = source.splits[name]
-    if not split.of_archives:
-        return np.diff(split.unit_bounds())
-    images = {c.folder: c.images.get(name) for c in expected.classes} if expected else {}
-    known = [images.get(source.classes[label]) for label in split.listing.labels.tolist()]
-    return None if None in known else np.array(known)
-
-
-def _units(
-    source: Source, name: str, images_folder: Path, work: Path, claim: Claim, options: Options
-) -> Iterator[Unit]:
-    """The units of a split in order, made as they are needed."""
-    split, folders = source.splits[name], class_folders(source.classes)
-    given = FileNames(folders, whole_stem=options.layout == "tar")
-    bounds = split.unit_bounds().tolist()
-    for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        entries = split.listing.part(start, stop)
-        names = None
-        if not split.of_archives:
-            pairs = zip(entries.labels.tolist(), entries.names, strict=True)
-            names = tuple(given.add(label, entry) for label, entry in pairs)
-        yield Unit(
-            number=number,
-            root=source.root.absolute(),  # a worker may be elsewhere
-            entries=entries,
-            read=split.read,
-            names=names,
-            folders=folders,
-            layout=options.layout,
-            images_folder=images_folder.absolute(),
-            work=work.absolute(),
-            claim=claim,
-            settings=options.settings,
-        )
-
-
-# --------------------------------------------------------------------------- checks
-
-
-def _check_counts(source: Source, split: str, journal: Journal, expected: Manifest | None) -> None:
-    """What archives held is known only now."""
-    if expected is None or not source.splits[split].of_archives:
-        return
-    counts = {split: journal.counts(len(source.classes))}
-    found = contradictions(source, expected, [split], counts)
-    if found:
-        raise UserError(
-            f"{source.root} contradicts {expected.title}: {first_of(found)}; get the archive "
-            "again, or run the same command with --partial"
-        )
-
-
-def _check_rejects(
-    folder: Path, total: int, rejected: list[prepared.Row], max_rejects: float
-) -> None:
-    if len(rejected) > max_rejects * total:
-        first = rejected[0]
-        raise UserError(
-            f"{len(rejected)} of {total} pictures of {folder.name} were rejected, more than "
-            f"--max-rejects {max_rejects:g} allows; the first is {first['source']}: "
-            f"{first['reason']}; all are in {folder.parent / 'rejects.jsonl'}: run the same "
-            "command with a larger --max-rejects, or mend them and give another OUT"
-        )

@@ -10,51 +10,30 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import hashlib
 import os
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prep import images, prepared
+from prep import prepared
 from prep.claim import Claim
 from prep.files import whole_file
-from prep.images import Settings
-from prep.names import FileNames
+from prep.pictures import Run, Store, prepare_run
 from prep.program import UserError
-from prep.sources.listing import Listing, Picture, Read
-
-# Stores one prepared picture under its name; returns where it begins in the file that holds it.
-Store = Callable[[str, bytes], int]
+from prep.unit_rows import rows_file
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """Consecutive entries of one split's listing, and where their pictures go."""
+    """A run of pictures, and where they go."""
 
-    number: int
-    root: Path  # the source's folder
-    entries: Listing
-    read: Read
-    names: tuple[str, ...] | None  # "<class>/<file>", one an entry; None: named as they are read
-    folders: tuple[str, ...]  # of the classes, label order
+    run: Run
     layout: str  # "tree" or "tar"
     images_folder: Path  # OUT/<split>.partial
     work: Path  # OUT/.prep/<split>
     claim: Claim
-    settings: Settings
-
-    @property
-    def rows_file(self) -> Path:
-        return rows_file(self.work, self.number)
-
-
-def rows_file(work: Path, number: int) -> Path:
-    """The rows of a unit; when it is there, so are the pictures."""
-    return work / f"{number:06d}.parquet"
 
 
 def part_file(work: Path, number: int) -> Path:
@@ -64,60 +43,20 @@ def part_file(work: Path, number: int) -> Path:
 
 def resize_unit(unit: Unit) -> tuple[int, int]:
     """Prepare the pictures of one unit; returns how many were done and how many rejected."""
-    given = FileNames(unit.folders, whole_stem=unit.layout == "tar")
-    names = iter(unit.names or ())
-    rows: list[prepared.Row] = []
     with unit.claim.held():
         with _store(unit) as store:
-            for picture in unit.read(unit.root, unit.entries):
-                name = given.add(picture.label, picture.name) if unit.names is None else next(names)
-                rows.append(_resize_one(picture, name, unit.settings, store))
-        with whole_file(unit.rows_file) as partial:
+            rows = prepare_run(unit.run, store)
+        with whole_file(rows_file(unit.work, unit.run.number)) as partial:
             pq.write_table(pa.Table.from_pylist(rows, schema=prepared.SCHEMA), partial)
     return len(rows), sum(row["status"] == "rejected" for row in rows)
-
-
-def _resize_one(picture: Picture, name: str, settings: Settings, store: Store) -> prepared.Row:
-    row: prepared.Row = {
-        "class": name.partition("/")[0],
-        "label": picture.label,
-        "name": name,
-        "shard": None,
-        "offset": 0,
-        "source": os.fsencode(picture.name).decode("utf-8", "backslashreplace"),
-        "width": 0,
-        "height": 0,
-        "kind": "",
-        "bytes": 0,
-        "crc32": 0,
-        "sha256": None,
-        "status": "rejected",
-        "reason": picture.reason,
-    }
-    if picture.data is None:
-        return row
-    try:
-        made = images.prepare(picture.data, settings)
-    except images.RejectedImageError as error:
-        return row | {"reason": str(error)}
-    jpeg = images.encode_jpeg(made.pixels, settings.quality)
-    return row | {
-        "offset": store(name, jpeg),
-        "width": made.width,
-        "height": made.height,
-        "kind": made.kind,
-        "bytes": len(jpeg),
-        "crc32": zlib.crc32(jpeg),
-        "sha256": hashlib.sha256(jpeg).digest(),
-        "status": "ok",
-    }
 
 
 @contextlib.contextmanager
 def _store(unit: Unit) -> Iterator[Store]:
     """Yield the function that stores a picture; when the block ends, all are on the disk."""
     if unit.layout == "tar":
-        with whole_file(part_file(unit.work, unit.number)) as partial, partial.open("wb") as part:
+        path = part_file(unit.work, unit.run.number)
+        with whole_file(path) as partial, partial.open("wb") as part:
 
             def append(_: str, jpeg: bytes) -> int:
                 part.write(jpeg)

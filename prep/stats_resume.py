@@ -60,9 +60,14 @@ class Checkpoint:
 
     def save_if_due(self, so_far: SoFar) -> None:
         """Save, unless all is done or saving would take more than COST of the time."""
-        began = time.monotonic()
-        if began < self._next or so_far.done.all():
-            return
+        if self.due() and not so_far.done.all():
+            self.save(so_far, time.monotonic())
+
+    def due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def save(self, so_far: SoFar, began: float) -> None:
+        """Save; what led to it began at time.monotonic() `began`."""
         with whole_file(self._path) as partial, partial.open("wb") as out:
             np.savez(
                 out,

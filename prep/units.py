@@ -6,6 +6,7 @@ picklable result. Units are idempotent; results arrive in any order.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 from prep.program import UserError
 
+AHEAD = 2  # units that wait while others are under way
 LOOK_UP = 0.2  # seconds between a worker's looks at whether its parent lives
 
 Unit = TypeVar("Unit")
@@ -67,10 +69,46 @@ def run_units(
             results = parallel(joblib.delayed(function)(unit) for unit in units)
         yield from results
     except TerminatedWorkerError as error:
-        raise UserError(
-            f"one of {workers} worker processes died (killed, or out of memory); run the same "
-            "command again to go on, with a smaller --jobs if memory was short"
-        ) from error
+        raise _worker_died(workers) from error
+
+
+def run_in_order(
+    function: Callable[[Unit], Result], units: Iterable[Unit], jobs: int | None
+) -> Iterator[Result]:
+    """Yield function(unit) for every unit, in the order of the units, from `jobs` processes.
+
+    Results may be large: at most AHEAD more than there are processes are under way or waiting.
+    With one job the units run in this process. An exception in a worker is raised here.
+    Raises UserError when a worker process dies.
+    """
+    workers = worker_count(jobs)
+    if workers == 1:
+        yield from map(function, units)
+        return
+    from joblib.externals.loky import ProcessPoolExecutor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    pool: Any = ProcessPoolExecutor(workers, initializer=_begin_worker, initargs=(os.getpid(),))
+    waiting: collections.deque[Any] = collections.deque()
+    try:
+        for unit in units:
+            with _ctrl_c_ignored():  # inherited by the workers that start here
+                waiting.append(pool.submit(function, unit))
+            if len(waiting) == workers + AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except TerminatedWorkerError as error:
+        raise _worker_died(workers) from error
+    finally:
+        pool.shutdown(wait=False, kill_workers=True)
+
+
+def _worker_died(workers: int) -> UserError:
+    return UserError(
+        f"one of {workers} worker processes died (killed, or out of memory); run the same command "
+        "again to go on, with a smaller --jobs if memory was short"
+    )
 
 
 def _begin_worker(parent: int) -> None:

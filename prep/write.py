@@ -69,9 +69,25 @@ def write_beton(
     """
     split = prepared.open_prepared(folder)
     _check_name(split, path)
+    return write_split(split, _statistics_of(split), path, mode, jobs, order, decode)
+
+
+def write_split(
+    split: PreparedSplit,
+    statistics: Statistics | None,
+    path: Path,
+    mode: str,
+    jobs: int | None,
+    order: Order = BY_CLASS,
+    decode: bool = False,
+) -> Written:
+    """Write the samples of a prepared split, which has its statistics or, for train, should have.
+
+    What a killed run has left of the same beton is kept (prep.journal). Arguments, results and
+    errors are those of write_beton.
+    """
     if len(split) == 0:
-        raise UserError(f"{folder} holds no samples; see rejects.jsonl beside it")
-    statistics = _statistics_of(split)
+        raise UserError(f"{split.folder} holds no samples; see rejects.jsonl beside it")
     split = split.in_order(order.of(split.labels))
     side = split.card.side
     sizes = split.sizes if mode == "jpg" else np.full(len(split), side * side * 3)
@@ -182,6 +198,19 @@ def _write_file(
     _write_checked(target.file, table, layout.table_start, "table")
     digest.update(table)
     return digest.hexdigest(), crc32, kept, journal
+
+
+def claim_all(file: int, split: PreparedSplit) -> Layout:
+    """Note in the journal that all samples of a split are in `file`, in class order, as JPEGs.
+
+    Returns the layout, by which they should lie: write_split will look.
+    """
+    layout = beton.plan_layout(split.sizes.astype(np.uint64))
+    head = beton.head(layout, split.labels, split.card.side, "jpg")
+    plan = _plan(head, split.digests, "jpg")
+    Journal.begin(file, layout.file_size, plan)
+    Journal(file, layout.file_size, len(split), plan).add(0, split.crc32)
+    return layout
 
 
 def _plan(head: bytes, digests: npt.NDArray[np.uint8], mode: str) -> bytes:

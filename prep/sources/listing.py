@@ -90,6 +90,7 @@ class Split:
 
     listing: Listing
     read: Read
+    in_order: bool = False  # to read in another order than the listing's would take for ever
     of_archives: bool = False  # an entry is a tar of one class; its pictures show when it is read
     bounds: npt.NDArray[np.int64] | None = None  # [U+1] of units, where the source has its own
     contents: tuple[str, ...] = ()  # a word on each container that changes with what is in it

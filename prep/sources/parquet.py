@@ -90,6 +90,7 @@ def _list(root: Path, files: tuple[str, ...]) -> Split:
     return Split(
         builder.build(),
         read_rows,
+        in_order=True,
         bounds=_bounds(groups),
         contents=tuple(contents),
         gaps=tuple(_missing(files)),

@@ -1,0 +1,136 @@
+"""All stages in one pass: a source to `DEST/<split>.beton` with card, records and statistics.
+
+No picture is stored on the way. When all samples of a split are in a stream, `DEST/.prep/<split>/
+beton` (prep.build_split), that file is one which prep.write would have been killed over at the very
+end, and that module finishes it: every sample is read back and checked, and beton, records,
+statistics and card are those that `prep resize`, `prep stats` and `prep write-beton` make of the
+same source. `DEST/<split>.parquet` tells what each sample was made of, as the manifest of a
+prepared split does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prep import handover, prepared
+from prep.build_split import Streamed, stream_split
+from prep.claim import work_folder
+from prep.files import whole_file
+from prep.finish import SplitSummary, already_done, card_of, check_splits, manifest_rows
+from prep.plan import Options, plan, refuse_other_plan
+from prep.prepared import PreparedSplit
+from prep.program import UserError
+from prep.sources.listing import Source
+from prep.stats import statistics_of
+from prep.write import claim_all, write_split
+
+
+def build(source: Source, dest: Path, options: Options) -> list[SplitSummary]:
+    """Build the beton of every split of `source` in `dest`; returns one summary a split.
+
+    Raises UserError when `dest` holds something else or cannot be written, when the source cannot
+    be read class by class, when the pictures in a split's archives are not as many as expected, or
+    when more of a split's are rejected than allowed.
+    """
+    if any(split.in_order for split in source.splits.values()):
+        raise UserError(
+            f"{source.root} ({source.kind}) can be read from start to end only, and a beton has "
+            "its samples class by class; use prep resize, prep stats and prep write-beton"
+        )
+    with work_folder(source.root, dest) as (work, _), contextlib.ExitStack() as open_streams:
+        done: dict[str, Streamed | None] = {}
+        for split in source.splits:
+            wanted = plan(source, split, options) | {"layout": "beton"}
+            if _begin(dest / split, work / split, wanted):
+                named = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+                found = stream_split(source, split, work / split, named, options)
+                open_streams.callback(found.stream.close)
+                done[split] = found
+            else:
+                done[split] = None
+        journals = {split: found.journal if found else None for split, found in done.items()}
+        rejected = check_splits(source, dest, journals, options)
+        summaries = [
+            _finish(source, dest / split, found, options)
+            if found
+            else already_done(dest / split, rejected[split])
+            for split, found in done.items()
+        ]
+        for split in done:
+            shutil.rmtree(work / split, ignore_errors=True)
+    return summaries
+
+
+def _begin(name: Path, work: Path, wanted: dict[str, Any]) -> bool:
+    """Whether the files that are called `name`, DEST/<split>, are still to be made.
+
+    Raises UserError when there are some that were made otherwise.
+    """
+    plan_file = work / "plan.json"
+    if plan_file.exists():
+        refuse_other_plan(json.loads(plan_file.read_text()), wanted, name, finished=False)
+        return True
+    beton = name.with_name(name.name + ".beton")
+    files = [
+        *(beton, handover.card_path(beton), handover.records_path(beton)),
+        prepared.manifest_path(name),
+    ]
+    there = [path for path in (*files, name) if path.exists()]
+    if there == files:
+        refuse_other_plan(prepared.plan_of(name), wanted, beton, finished=True)
+        return False
+    if there:
+        raise UserError(
+            f"{there[0]} is there and was not made by this command, or others of its files are "
+            f"gone; give another DEST, or remove what is called {name.name}"
+        )
+    work.mkdir(exist_ok=True)
+    with whole_file(plan_file) as partial:
+        partial.write_text(json.dumps(wanted))
+    return True
+
+
+def _finish(source: Source, name: Path, done: Streamed, options: Options) -> SplitSummary:
+    """Make the stream of a split its beton, and write what lies beside it."""
+    split = name.name
+    rows = done.journal.sorted_rows()
+    taken = pc.equal(rows.column("status"), "ok")
+    labels = rows.column("label").filter(taken).to_numpy().astype(np.int64)
+    digests = prepared.digests(rows.column("sha256").filter(taken))
+    samples = PreparedSplit(
+        folder=name,
+        card=card_of(source, split, options.settings, labels, digests),
+        names=rows.column("name").filter(taken),
+        shards=pa.nulls(len(labels), pa.string()),
+        offsets=np.zeros(len(labels), np.int64),
+        labels=labels,
+        sizes=rows.column("bytes").filter(taken).to_numpy(),
+        crc32=rows.column("crc32").filter(taken).to_numpy(),
+        digests=digests,
+    )
+    wanted = plan(source, split, options) | {"layout": "beton"}
+    manifest = manifest_rows(rows, np.zeros(len(rows), np.int64), "tree")
+    prepared.write_manifest(manifest, wanted, prepared.manifest_path(name))
+    statistics = None
+    if split == "train" and len(labels):
+        statistics = statistics_of(done.so_far.total, samples.card.pixels_id)
+    beton = name.with_name(name.name + ".beton")
+    layout = claim_all(done.stream.file, samples)
+    done.stream.link(beton.with_name(beton.name + ".partial"), layout)
+    write_split(samples, statistics, beton, "jpg", options.jobs)
+    return SplitSummary(
+        split,
+        len(labels),
+        len(rows) - len(labels),
+        already_done=False,
+        done_now=done.journal.done_now,
+    )

@@ -1,0 +1,83 @@
+"""The samples of a beton, written as they are made: one after the other, none across a page's end.
+
+Where the first page begins depends on how many samples there will be, which some sources show only
+when they are read. It is taken from a guess; if that was wrong, which takes 400,000 samples or some
+at a multiple of that, the pages are copied to their places at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from prep.beton import PAGE_SIZE, Layout, data_start
+from prep.files import write_at
+from prep.program import UserError
+
+
+class LostSamplesError(Exception):
+    """The file ends before the samples that it should hold."""
+
+
+class SampleStream:
+    """The open file `path`, in which the samples of a beton follow one another.
+
+    guess: how many samples there will be. sizes: bytes of those that are in the file already;
+    what follows them, which a killed run may have left, is cut off.
+    Raises LostSamplesError when the file is shorter than that.
+    """
+
+    def __init__(self, path: Path, guess: int, sizes: Sequence[int]) -> None:
+        self._path = path
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._first = self._end = data_start(guess)
+        for size in sizes:
+            self._end = self._place(size) + size
+        if os.fstat(self.file).st_size < self._end and sizes:
+            os.close(self.file)
+            raise LostSamplesError(f"{path} ends before its {len(sizes)} samples do")
+        os.ftruncate(self.file, self._end)
+
+    def append(self, jpegs: bytes, sizes: Sequence[int]) -> None:
+        """Add samples, whose bytes follow one another in `jpegs`."""
+        data, start, stop = memoryview(jpegs), 0, 0  # of what is not yet written
+        for size in sizes:
+            place = self._place(size)
+            if place != self._end:
+                write_at(self.file, data[start:stop], self._end - (stop - start))
+                start = stop
+            stop += size
+            self._end = place + size
+        write_at(self.file, data[start:stop], self._end - (stop - start))
+
+    def _place(self, size: int) -> int:
+        """Where a sample of `size` bytes goes."""
+        if size > PAGE_SIZE:
+            raise UserError(
+                f"a sample has {size} bytes, a page holds {PAGE_SIZE}; prepare with a smaller "
+                "--size or --quality"
+            )
+        used = (self._end - self._first) % PAGE_SIZE
+        return self._end if used + size <= PAGE_SIZE else self._end + PAGE_SIZE - used
+
+    def make_durable(self) -> None:
+        os.fdatasync(self.file)
+
+    def link(self, path: Path, layout: Layout) -> None:
+        """Make `path` the same file, or a copy whose first page begins where `layout` has it."""
+        path.unlink(missing_ok=True)
+        if layout.data_start != self._first:
+            with path.open("wb") as out, os.fdopen(os.dup(self.file), "rb") as file:
+                file.seek(self._first)
+                out.seek(layout.data_start)
+                shutil.copyfileobj(file, out, PAGE_SIZE)
+            return
+        try:
+            path.hardlink_to(self._path)
+        except OSError:  # a file system without links: what is there may have to be made again
+            self._path.replace(path)
+
+    def close(self) -> None:
+        os.close(self.file)
