@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prep import handover, prepared
+from prep.beton import plan_layout
 from prep.build_split import Streamed, stream_split
 from prep.claim import work_folder
 from prep.files import whole_file
@@ -124,8 +125,9 @@ def _finish(source: Source, name: Path, done: Streamed, options: Options) -> Spl
     if split == "train" and len(labels):
         statistics = statistics_of(done.so_far.total, samples.card.pixels_id)
     beton = name.with_name(name.name + ".beton")
-    layout = claim_all(done.stream.file, samples)
-    done.stream.link(beton.with_name(beton.name + ".partial"), layout)
+    partial = beton.with_name(beton.name + ".partial")
+    done.stream.link(partial, plan_layout(samples.sizes.astype(np.uint64)).data_start)
+    claim_all(partial, samples)
     write_split(samples, statistics, beton, "jpg", options.jobs)
     return SplitSummary(
         split,

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from prep.beton import PAGE_SIZE, Layout, data_start
+from prep.beton import PAGE_SIZE, data_start
 from prep.files import write_at
 from prep.program import UserError
 
@@ -31,14 +31,14 @@ class SampleStream:
 
     def __init__(self, path: Path, guess: int, sizes: Sequence[int]) -> None:
         self._path = path
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         self._first = self._end = data_start(guess)
         for size in sizes:
             self._end = self._place(size) + size
-        if os.fstat(self.file).st_size < self._end and sizes:
-            os.close(self.file)
+        if os.fstat(self._file).st_size < self._end and sizes:
+            os.close(self._file)
             raise LostSamplesError(f"{path} ends before its {len(sizes)} samples do")
-        os.ftruncate(self.file, self._end)
+        os.ftruncate(self._file, self._end)
 
     def append(self, jpegs: bytes, sizes: Sequence[int]) -> None:
         """Add samples, whose bytes follow one another in `jpegs`."""
@@ -46,11 +46,11 @@ class SampleStream:
         for size in sizes:
             place = self._place(size)
             if place != self._end:
-                write_at(self.file, data[start:stop], self._end - (stop - start))
+                write_at(self._file, data[start:stop], self._end - (stop - start))
                 start = stop
             stop += size
             self._end = place + size
-        write_at(self.file, data[start:stop], self._end - (stop - start))
+        write_at(self._file, data[start:stop], self._end - (stop - start))
 
     def _place(self, size: int) -> int:
         """Where a sample of `size` bytes goes."""
@@ -63,15 +63,15 @@ class SampleStream:
         return self._end if used + size <= PAGE_SIZE else self._end + PAGE_SIZE - used
 
     def make_durable(self) -> None:
-        os.fdatasync(self.file)
+        os.fdatasync(self._file)
 
-    def link(self, path: Path, layout: Layout) -> None:
-        """Make `path` the same file, or a copy whose first page begins where `layout` has it."""
+    def link(self, path: Path, start: int) -> None:
+        """Make `path` the same file or, if its first page is to begin elsewhere, a copy."""
         path.unlink(missing_ok=True)
-        if layout.data_start != self._first:
-            with path.open("wb") as out, os.fdopen(os.dup(self.file), "rb") as file:
+        if start != self._first:
+            with path.open("wb") as out, os.fdopen(os.dup(self._file), "rb") as file:
                 file.seek(self._first)
-                out.seek(layout.data_start)
+                out.seek(start)
                 shutil.copyfileobj(file, out, PAGE_SIZE)
             return
         try:
@@ -80,4 +80,4 @@ class SampleStream:
             self._path.replace(path)
 
     def close(self) -> None:
-        os.close(self.file)
+        os.close(self._file)

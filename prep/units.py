@@ -85,10 +85,10 @@ def run_in_order(
     if workers == 1:
         yield from map(function, units)
         return
-    from joblib.externals.loky import ProcessPoolExecutor
+    from joblib.externals.loky import get_reusable_executor  # of the next call too
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    pool: Any = ProcessPoolExecutor(workers, initializer=_begin_worker, initargs=(os.getpid(),))
+    pool: Any = get_reusable_executor(workers, initializer=_begin_worker, initargs=(os.getpid(),))
     waiting: collections.deque[Any] = collections.deque()
     try:
         for unit in units:
@@ -101,7 +101,8 @@ def run_in_order(
     except TerminatedWorkerError as error:
         raise _worker_died(workers) from error
     finally:
-        pool.shutdown(wait=False, kill_workers=True)
+        if waiting:  # nobody will take these results
+            pool.shutdown(wait=False, kill_workers=True)
 
 
 def _worker_died(workers: int) -> UserError:

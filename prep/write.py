@@ -200,17 +200,20 @@ def _write_file(
     return digest.hexdigest(), crc32, kept, journal
 
 
-def claim_all(file: int, split: PreparedSplit) -> Layout:
-    """Note in the journal that all samples of a split are in `file`, in class order, as JPEGs.
+def claim_all(partial: Path, split: PreparedSplit) -> None:
+    """Note in the journal that all samples of a split are in a file, in class order, as JPEGs.
 
-    Returns the layout, by which they should lie: write_split will look.
+    write_split, which keeps what its own unfinished file has, will look whether they are.
     """
     layout = beton.plan_layout(split.sizes.astype(np.uint64))
     head = beton.head(layout, split.labels, split.card.side, "jpg")
     plan = _plan(head, split.digests, "jpg")
-    Journal.begin(file, layout.file_size, plan)
-    Journal(file, layout.file_size, len(split), plan).add(0, split.crc32)
-    return layout
+    file = os.open(partial, os.O_RDWR)
+    try:
+        Journal.begin(file, layout.file_size, plan)
+        Journal(file, layout.file_size, len(split), plan).add(0, split.crc32)
+    finally:
+        os.close(file)
 
 
 def _plan(head: bytes, digests: npt.NDArray[np.uint8], mode: str) -> bytes:

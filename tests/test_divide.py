@@ -63,7 +63,9 @@ def test_what_is_wanted_does_not_change_the_division(source: Source, wanted: str
     assert list(kept.splits) == [wanted]
     divided = with_validation(source, 0.2, 0)
     assert kept.fingerprint(wanted) == divided.fingerprint(wanted)
-    with pytest.raises(UserError, match="has no split test; give another --split"):
+    with pytest.raises(
+        UserError, match="has no split test; it has train and val; give another --split"
+    ):
         with_validation(source, 0.2, 0, ("test",))
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from prep import handover, images, plan, prepared, resize, resize_unit
+from prep.claim import work_folder
 from prep.cli import app
 from prep.finish import SplitSummary
 from prep.handover import read_card
@@ -303,7 +304,7 @@ def test_finished_units_are_not_done_again(
     def until_the_third(unit: resize.Unit) -> tuple[int, int]:
         if len(done) == 2:
             raise KilledError
-        done.append(unit.number)
+        done.append(unit.run.number)
         return real(unit)
 
     monkeypatch.setattr(resize, "resize_unit", until_the_third)
@@ -487,7 +488,7 @@ def test_a_second_run_into_the_same_folder_is_refused(tmp_path: Path, tiny: Path
     out = tmp_path / "out"
     out.mkdir()
     with (
-        resize._work_folder(out),
+        work_folder(tiny, out),
         pytest.raises(UserError, match=r"out is being written by another run"),
     ):
         run(tiny, out)

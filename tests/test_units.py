@@ -14,7 +14,7 @@ import joblib
 import pytest
 
 from prep.program import UserError
-from prep.units import run_units, worker_count
+from prep.units import AHEAD, run_in_order, run_units, worker_count
 
 
 def square(number: int) -> tuple[int, int]:
@@ -95,3 +95,68 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     while any(Path(f"/proc/{worker}/stat").exists() for worker in workers):
         assert time.monotonic() < ended, "a worker goes on"
         time.sleep(0.1)
+
+
+# --------------------------------------------------------------------------- in order
+
+
+def slow_when_even(number: int) -> int:
+    time.sleep(0.05 * (number % 2 == 0))
+    return number
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_results_come_in_the_order_of_the_units(jobs: int) -> None:
+    assert list(run_in_order(slow_when_even, range(20), jobs)) == list(range(20))
+    assert list(run_in_order(slow_when_even, [], jobs)) == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_few_results_wait_to_be_taken(jobs: int) -> None:
+    drawn = []
+
+    def units() -> Iterator[int]:
+        for number in endless():
+            drawn.append(number)
+            yield number
+
+    results = run_in_order(slow_when_even, units(), jobs)
+    assert [next(results) for _ in range(5)] == list(range(5))
+    time.sleep(0.3)
+    assert len(drawn) <= 5 + jobs + AHEAD
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_worker_s_exception_is_raised_here_in_order(jobs: int) -> None:
+    results = run_in_order(refuse_seven, range(40), jobs)
+    assert [next(results) for _ in range(7)] == list(range(7))
+    with pytest.raises(UserError, match=r"^7 is refused$"):
+        next(results)
+
+
+def test_a_dead_worker_ends_an_ordered_run_with_an_error() -> None:
+    with pytest.raises(UserError, match=r"one of 2 worker processes died .*--jobs"):
+        list(run_in_order(die_at_seven, range(40), 2))
+
+
+def test_the_next_ordered_run_has_the_same_workers() -> None:
+    first, second = ({pid for _, pid in run_in_order(square, range(8), 2)} for _ in range(2))
+    assert len(first | second) == 2
+
+
+def test_workers_of_an_ordered_run_that_is_left_early_end() -> None:
+    results = run_in_order(square, endless(), 2)
+    pids = {next(results)[1] for _ in range(8)}
+    results.close()  # type: ignore[attr-defined]
+    ended = time.monotonic() + 10
+    while any(_runs(pid) for pid in pids):
+        assert time.monotonic() < ended, "a worker goes on"
+        time.sleep(0.1)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
