@@ -16,6 +16,8 @@ from pathlib import Path
 
 from prep.program import UserError
 
+AT_THE_END = 1 << 16  # bytes to ask for where no more should be: much memory would take 40 us
+
 
 @contextlib.contextmanager
 def whole_file(path: Path, resume: bool = False) -> Iterator[Path]:
@@ -101,7 +103,9 @@ def read_regular(path: Path | str, limit: int = 1 << 24) -> bytes:
         if not stat.S_ISREG(about.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         data = os.read(descriptor, min(about.st_size, limit) + 1)
-        while len(data) <= limit and (more := os.read(descriptor, limit + 1 - len(data))):
+        while len(data) <= limit and (
+            more := os.read(descriptor, min(limit + 1 - len(data), AT_THE_END))
+        ):
             data += more
         if len(data) > limit:
             raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
