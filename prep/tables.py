@@ -20,16 +20,19 @@ STORED = {"jpg": "JPEGs of", "raw": "pixels of JPEGs of"}
 
 
 def print_table(table: Table) -> None:
+    """The title is a line of its own: as a table's it would be broken at the table's width."""
     console = Console(markup=False)  # names may hold square brackets
     if not console.is_terminal:
         console.width = max(console.width, FILE_WIDTH)
+    console.print(table.title, style="italic", soft_wrap=True)
+    table.title = None
     console.print(table)
 
 
 def source_table(source: Source, manifest: Manifest | None, contents: Contents) -> Table:
     title = f"{source.root}: {source.kind}"
     title += f"; {manifest.title}" if manifest else "; no data set that prep knows"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title)
     for heading in ("split", "images", "known", "classes", "images a class"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for split, counts in contents.counts.items():
@@ -54,7 +57,6 @@ def statistics_table(
     """Means and axes, and beneath each row what others measured, its axis turned to ours."""
     table = Table(
         title=f"{statistics.count} images, pixels 0..255",
-        title_justify="left",
         caption="; ".join(f"{others.by}: {others.source}" for others in published) or None,
         caption_justify="left",
     )
@@ -85,7 +87,7 @@ def card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table
     fewest, most = min(counts), max(counts)
     spread = f"{most}" if fewest == most else f"{fewest} to {most}"
     names = [f"{c.wnid} {c.name}" if c.name != c.wnid else c.name for c in card.classes[:3]]
-    table = Table(title=str(beton), title_justify="left", show_header=False)
+    table = Table(title=str(beton), show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # hashes whole, to be copied
     rows = {
