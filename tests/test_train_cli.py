@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import resource
 import shutil
@@ -18,6 +19,7 @@ import typer.main
 from PIL import Image
 from typer.testing import CliRunner
 
+from prep.handover import read_card, write_card
 from train import __version__, cli
 from train import metrics as run_metrics
 from train.recipe import load_recipe, recipe_names, recipe_text
@@ -202,9 +204,10 @@ def test_a_missing_run(betons: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_beton_of_other_classes(
     run_folder: Path, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    card = json.loads((copied / "val.json").read_text())
-    card["classes"][0]["wnid"] = "n00000001"
-    (copied / "val.json").write_text(json.dumps(card))
+    card = read_card(copied / "val.json")
+    renamed = dataclasses.replace(card.classes[0], wnid="n00000001")
+    card = dataclasses.replace(card, classes=(renamed, *card.classes[1:]))
+    write_card(card, copied / "val.json")
     line = failure(capsys, "eval", run_folder, "--beton", copied / "val.beton", *ONE_THREAD)
     assert "n00000001 in place of n90000001" in line
     assert str(copied / "val.beton") in line
