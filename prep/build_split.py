@@ -28,6 +28,7 @@ from prep.stream import LostSamplesError, SampleStream
 from prep.unit_rows import Journal
 from prep.units import run_in_order
 
+COST = 0.1  # share of this process's time for making things durable; the workers go on
 MEAN_BYTES = 110_000  # of an ImageNet original, to guess from where only an archive's size is known
 
 
@@ -47,7 +48,7 @@ def stream_split(source: Source, split: str, work: Path, plan: str, options: Opt
     or a worker dies.
     """
     journal = Journal(work, len(source.splits[split].unit_bounds()) - 1)
-    checkpoint = Checkpoint(work / "sums", plan)
+    checkpoint = Checkpoint(work / "sums", plan, COST)
     so_far = checkpoint.load(options.settings.side, journal.units)
     path, guess = work / "beton", samples_guess(source, split, options)
     try:

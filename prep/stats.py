@@ -22,7 +22,7 @@ from prep.moments import Moments, sum_pictures
 from prep.prepared import Place
 from prep.progress import progress
 from prep.stats_resume import Checkpoint, name_of
-from prep.stats_source import Pixels, Read, Samples, open_training, read_prepared
+from prep.stats_source import Pixels, Read, Samples, open_training
 from prep.units import run_units
 
 UNIT_SIZE = 1024  # pictures: half a second or a second of one core
@@ -82,16 +82,6 @@ def unit_moments(unit: Unit) -> tuple[int, Moments]:
         unit.read(unit.places[number], slot)
 
     return unit.number, sum_pictures(len(unit.places), unit.side, fill)
-
-
-def read_sample(place: Place, side: int) -> Pixels:
-    """The pixels of a prepared sample, uint8 [side,side,3].
-
-    Raises UserError when the file is missing or is not the one that was prepared.
-    """
-    pixels = np.empty((side, side, 3), np.uint8)
-    read_prepared(place, pixels)
-    return pixels
 
 
 def statistics_of(

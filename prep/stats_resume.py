@@ -40,7 +40,9 @@ class SoFar:
 class Checkpoint:
     """The checkpoint of one measurement, whose result will be `output`."""
 
-    def __init__(self, output: Path, of: str) -> None:
+    def __init__(self, output: Path, of: str, cost: float | None = None) -> None:
+        """`cost`: share of the time that saving may take; None: COST."""
+        self._cost = COST if cost is None else cost
         self._path = output.with_name(output.name + ".checkpoint")
         self._of = of
         self._next = 0.0  # time.monotonic() from which on to save
@@ -78,7 +80,7 @@ class Checkpoint:
                 done=so_far.done,
             )
         ended = time.monotonic()
-        self._next = ended + (ended - began) / COST
+        self._next = ended + (ended - began) / self._cost
 
     def remove(self) -> None:
         for path in (self._path, self._path.with_name(self._path.name + ".partial")):

@@ -18,6 +18,7 @@ from prep.beton import Beton
 from prep.handover import Card
 from prep.prepared import Place
 from prep.program import UserError
+from prep.write import RAW_TOOL
 
 Pixels = npt.NDArray[np.uint8]
 Read = Callable[[Place, Pixels], None]
@@ -99,7 +100,6 @@ def _decode(data: bytes, slot: Pixels, place: Place, next_step: str) -> None:
 
 
 def _of_beton(path: Path) -> Samples:
-    from prep.write import RAW_TOOL  # it imports prep.stats
 
     opened = beton.open_beton(path)
     card = handover.read_beton_card(path)

@@ -22,7 +22,7 @@ from test_cifar import write_cifar
 from test_ilsvrc import write_archives
 from test_parquet import some_rows, write_shard
 
-from prep import build, build_split, handover, resize, stats, stats_resume, write
+from prep import build, build_split, handover, resize, stats, write
 from prep.claim import work_folder
 from prep.finish import SplitSummary
 from prep.images import Settings
@@ -95,7 +95,7 @@ def src(tmp_path: Path) -> Path:
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "UNIT_SIZE", 5)
     monkeypatch.setattr("prep.pictures.UNIT_SIZE", 5)
-    monkeypatch.setattr(stats_resume, "COST", float("inf"))  # a checkpoint after each unit
+    monkeypatch.setattr(build_split, "COST", float("inf"))  # a checkpoint after each unit
 
 
 def run(
@@ -242,7 +242,7 @@ def test_what_was_lost_of_a_killed_run_is_done_again(
 
 SLOWLY = """
 import time
-from prep import build_split, cli, pictures, stats_resume
+from prep import build_split, cli, pictures
 from prep.sources import listing
 
 real = build_split.build_unit
@@ -254,7 +254,7 @@ def slowly(unit):
 
 build_split.build_unit = slowly
 listing.UNIT_SIZE = pictures.UNIT_SIZE = 5
-stats_resume.COST = float("inf")  # a checkpoint after each unit
+build_split.COST = float("inf")  # a checkpoint after each unit
 cli.main()
 """
 

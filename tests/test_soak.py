@@ -5,6 +5,7 @@ Their results go to benchmarks/results/soak-*.json.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -23,8 +24,15 @@ import pytest
 
 from benchmarks import demo, shortcuts
 from benchmarks.machine import machine
-from prep import beton, plan, resize
-from prep.handover import read_card
+from prep import beton, plan, resize, stats
+from prep.handover import pixels_id, read_card, write_card
+from prep.prepared import (
+    manifest_path,
+    open_prepared,
+    plan_of,
+    split_card_path,
+    write_manifest,
+)
 from prep.sample import draw_sample
 from prep.sources import find_source
 
@@ -141,7 +149,87 @@ class WriteBeton:
         return finished == 0 or f"{finished} of them were there" in said
 
 
-@pytest.mark.parametrize("kind", [Resize, WriteBeton])
+class Stats:
+    """500 pictures, forty times over: 20 units."""
+
+    name = "stats"
+
+    def __init__(self, folder: Path) -> None:
+        source, self._set = folder / "source", folder / "set"
+        draw_sample(source, 10, 50, 5, 0, None, lambda done, rejected=0: None)  # noqa: ARG005
+        resize.resize(find_source(source), self._set, plan.Options(max_rejects=1.0))
+        train = self._set / "train"
+        split, table = open_prepared(train), pq.read_table(manifest_path(train))
+        write_manifest([table] * 40, plan_of(train), manifest_path(train))
+        named = pixels_id(np.tile(split.labels, 40), np.tile(split.digests, (40, 1)))
+        many = dataclasses.replace(split.card, samples=40 * len(split), pixels_id=named)
+        write_card(many, split_card_path(train))
+        self.units = -(-many.samples // stats.UNIT_SIZE)
+
+    def arguments(self, out: Path) -> list[str]:
+        if not out.exists():
+            out.mkdir()
+            (out / "train").symlink_to(self._set / "train")
+            for name in ("train.json", "train.parquet"):
+                shutil.copy(self._set / name, out)
+        return [str(out / "train")]
+
+    def done(self, out: Path) -> int:
+        return units_noted(out / "train.stats.npz.checkpoint")
+
+    def finished_work(self, out: Path) -> object:
+        return pictures_noted(out / "train.stats.npz.checkpoint")
+
+    def was_kept(self, finished: object, out: Path, said: str) -> bool:
+        del out
+        return not finished or f"{finished} more by an earlier run" in said
+
+
+class Build:
+    name = "build"
+
+    def __init__(self, folder: Path) -> None:
+        self._source = folder / "source"
+        draw_sample(self._source, 10, 400, 5, 0, None, lambda done, rejected=0: None)  # noqa: ARG005
+        self._pictures = sum(
+            len(split.listing) for split in find_source(self._source).splits.values()
+        )
+        self.units = len(find_source(self._source).splits["train"].unit_bounds()) - 1
+
+    def arguments(self, out: Path) -> list[str]:
+        return [str(self._source), str(out)]
+
+    def done(self, out: Path) -> int:
+        return units_noted(out / ".prep" / "train" / "sums.checkpoint")
+
+    def finished_work(self, out: Path) -> object:
+        """Pictures that the next run need not prepare."""
+        rows = sorted((out / ".prep" / "train").glob("0*.parquet"))[: self.done(out)]
+        return sum(pq.read_metadata(path).num_rows for path in rows)
+
+    def was_kept(self, finished: object, out: Path, said: str) -> bool:
+        del out
+        assert isinstance(finished, int)
+        return f"{self._pictures - finished} pictures in " in said
+
+
+def units_noted(checkpoint: Path) -> int:
+    try:
+        with np.load(checkpoint) as saved:
+            return int(saved["done"].sum())
+    except FileNotFoundError:
+        return 0
+
+
+def pictures_noted(checkpoint: Path) -> int:
+    try:
+        with np.load(checkpoint) as saved:
+            return int(saved["count"])
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.parametrize("kind", [Resize, Stats, WriteBeton, Build])
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     tmp_path: Path, kind: type[Stage]
 ) -> None:

@@ -22,6 +22,7 @@ from prep.manifest import load
 from prep.moments import Moments, moments_of
 from prep.prepared import Place, open_prepared
 from prep.program import UserError
+from prep.stats_source import read_prepared
 from prep.tables import statistics_table
 
 
@@ -245,10 +246,10 @@ def test_a_file_of_another_size_is_named(copy: Path, side: int, said: str) -> No
     with pytest.raises(
         UserError, match=rf"{path.name} .*{said}.*; remove this prepared set and run"
     ):
-        stats.read_sample(place_of(path), 256)
+        read_prepared(place_of(path), np.empty((256, 256, 3), np.uint8))
 
 
 def test_a_file_that_was_bad_from_the_start_is_named(copy: Path) -> None:
     one_file(copy).write_bytes(b"no jpeg")
     with pytest.raises(UserError, match=rf"{one_file(copy).name} cannot be decoded"):
-        stats.read_sample(place_of(one_file(copy)), 256)
+        read_prepared(place_of(one_file(copy)), np.empty((256, 256, 3), np.uint8))

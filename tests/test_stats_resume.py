@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -198,24 +196,3 @@ def test_checkpoints_take_a_hundredth_of_the_time(
     so_far.done[:] = True
     checkpoint.save_if_due(so_far)  # the result comes next
     assert saves == []
-
-
-@pytest.mark.soak
-def test_stats_killed_at_random_moments_end_with_the_same_bytes(
-    copy: Path, prepared_set: Path
-) -> None:
-    expected = (prepared_set / "train.stats.npz").read_bytes()
-    command = [str(Path(sys.executable).parent / "prep"), "stats", str(copy / "train"), "-j", "2"]
-    chance = random.Random(0)
-    began = time.monotonic()
-    subprocess.run(command, check=True, capture_output=True)
-    seconds = time.monotonic() - began
-    for _ in range(25):
-        (copy / "train.stats.npz").unlink(missing_ok=True)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.0, seconds))
-        process.kill()
-        process.wait()
-        subprocess.run(command, check=True, capture_output=True)
-        assert (copy / "train.stats.npz").read_bytes() == expected
-        assert not list(copy.glob("*.checkpoint*"))
