@@ -32,7 +32,8 @@ from prep.prepared import PreparedSplit
 from prep.program import UserError
 from prep.sources.listing import Source
 from prep.stats import statistics_of
-from prep.write import claim_all, write_split
+from prep.units import OrderedWorkers
+from prep.write import claim_all, refuse_empty, write_split
 
 
 def build(source: Source, dest: Path, options: Options) -> list[SplitSummary]:
@@ -47,13 +48,17 @@ def build(source: Source, dest: Path, options: Options) -> list[SplitSummary]:
             f"{source.root} ({source.kind}) can be read from start to end only, and a beton has "
             "its samples class by class; use prep resize, prep stats and prep write-beton"
         )
-    with work_folder(source.root, dest) as (work, _), contextlib.ExitStack() as open_streams:
+    with (
+        work_folder(source.root, dest) as (work, _),
+        contextlib.closing(OrderedWorkers(options.jobs)) as workers,
+        contextlib.ExitStack() as open_streams,
+    ):
         done: dict[str, Streamed | None] = {}
         for split in source.splits:
             wanted = plan(source, split, options) | {"layout": "beton"}
             if _begin(dest / split, work / split, wanted):
                 named = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
-                found = stream_split(source, split, work / split, named, options)
+                found = stream_split(source, split, work / split, named, options, workers)
                 open_streams.callback(found.stream.close)
                 done[split] = found
             else:
@@ -118,11 +123,12 @@ def _finish(source: Source, name: Path, done: Streamed, options: Options) -> Spl
         crc32=rows.column("crc32").filter(taken).to_numpy(),
         digests=digests,
     )
+    refuse_empty(samples)
     wanted = plan(source, split, options) | {"layout": "beton"}
     manifest = manifest_rows(rows, np.zeros(len(rows), np.int64), "tree")
     prepared.write_manifest(manifest, wanted, prepared.manifest_path(name))
     statistics = None
-    if split == "train" and len(labels):
+    if split == "train":
         statistics = statistics_of(done.so_far.total, samples.card.pixels_id)
     beton = name.with_name(name.name + ".beton")
     partial = beton.with_name(beton.name + ".partial")

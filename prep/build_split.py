@@ -26,7 +26,7 @@ from prep.sources.listing import Source
 from prep.stats_resume import Checkpoint, SoFar
 from prep.stream import LostSamplesError, SampleStream
 from prep.unit_rows import Journal
-from prep.units import run_in_order
+from prep.units import OrderedWorkers
 
 COST = 0.1  # share of this process's time for making things durable; the workers go on
 MEAN_BYTES = 110_000  # of an ImageNet original, to guess from where only an archive's size is known
@@ -41,7 +41,9 @@ class Streamed:
     stream: SampleStream
 
 
-def stream_split(source: Source, split: str, work: Path, plan: str, options: Options) -> Streamed:
+def stream_split(
+    source: Source, split: str, work: Path, plan: str, options: Options, workers: OrderedWorkers
+) -> Streamed:
     """Have all samples of a split in the stream `work`/beton, which is to be closed.
 
     plan: names all that decides the samples. Raises UserError when a picture's JPEG is too large,
@@ -67,7 +69,7 @@ def stream_split(source: Source, split: str, work: Path, plan: str, options: Opt
     waiting: list[pa.Table] = []  # the rows of units that are in the stream, but not yet noted
     try:
         with progress(f"build {split}", total) as report:
-            for built in run_in_order(build_unit, units, options.jobs):
+            for built in workers.run(build_unit, units):
                 sizes = _taken_sizes(built.rows)
                 stream.append(built.jpegs, sizes)
                 so_far.add(built.number, built.moments)

@@ -80,12 +80,16 @@ def _store(unit: Unit) -> Iterator[Store]:
 
 
 def _write_file(path: str, data: bytes) -> None:
-    """As Path.write_bytes(), which takes half as long again."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    """As Path.write_bytes(), which takes half as long again.
+
+    A whole file that is there already, from a worker that was thought dead, stays whole throughout.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         written = os.write(descriptor, data)
         while written < len(data):  # the disk is nearly full, or a signal came
             written += os.write(descriptor, data[written:])
+        os.ftruncate(descriptor, len(data))
     finally:
         os.close(descriptor)
 

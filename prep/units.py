@@ -72,37 +72,49 @@ def run_units(
         raise _worker_died(workers) from error
 
 
-def run_in_order(
-    function: Callable[[Unit], Result], units: Iterable[Unit], jobs: int | None
-) -> Iterator[Result]:
-    """Yield function(unit) for every unit, in the order of the units, from `jobs` processes.
+class OrderedWorkers:
+    """`jobs` processes that do units for one caller after the other; to be closed.
 
-    Results may be large: at most AHEAD more than there are processes are under way or waiting.
-    With one job the units run in this process. An exception in a worker is raised here.
-    Raises UserError when a worker process dies.
+    They start when they are first needed. With one job the units run in this process.
     """
-    workers = worker_count(jobs)
-    if workers == 1:
-        yield from map(function, units)
-        return
-    from joblib.externals.loky import get_reusable_executor  # of the next call too
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    pool: Any = get_reusable_executor(workers, initializer=_begin_worker, initargs=(os.getpid(),))
-    waiting: collections.deque[Any] = collections.deque()
-    try:
-        for unit in units:
-            with _ctrl_c_ignored():  # inherited by the workers that start here
-                waiting.append(pool.submit(function, unit))
-            if len(waiting) == workers + AHEAD:
+    def __init__(self, jobs: int | None) -> None:
+        self._count = worker_count(jobs)
+        self._pool: Any = None
+
+    def run(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
+        """Yield function(unit) for every unit, in the order of the units.
+
+        Results may be large: at most AHEAD more than there are processes are under way or waiting.
+        An exception in a worker is raised here. Raises UserError when a worker process dies.
+        """
+        if self._count == 1:
+            yield from map(function, units)
+            return
+        from joblib.externals.loky.process_executor import (
+            ProcessPoolExecutor,
+            TerminatedWorkerError,
+        )
+
+        parent = (os.getpid(),)
+        self._pool = self._pool or ProcessPoolExecutor(
+            self._count, initializer=_begin_worker, initargs=parent
+        )
+        waiting: collections.deque[Any] = collections.deque()
+        try:
+            for unit in units:
+                with _ctrl_c_ignored():  # inherited by the workers that start here
+                    waiting.append(self._pool.submit(function, unit))
+                if len(waiting) == self._count + AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except TerminatedWorkerError as error:
-        raise _worker_died(workers) from error
-    finally:
-        if waiting:  # nobody will take these results
-            pool.shutdown(wait=False, kill_workers=True)
+        except TerminatedWorkerError as error:
+            raise _worker_died(self._count) from error
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, kill_workers=True)
 
 
 def _worker_died(workers: int) -> UserError:

@@ -69,6 +69,7 @@ def write_beton(
     """
     split = prepared.open_prepared(folder)
     _check_name(split, path)
+    refuse_empty(split)
     return write_split(split, _statistics_of(split), path, mode, jobs, order, decode)
 
 
@@ -86,8 +87,6 @@ def write_split(
     What a killed run has left of the same beton is kept (prep.journal). Arguments, results and
     errors are those of write_beton.
     """
-    if len(split) == 0:
-        raise UserError(f"{split.folder} holds no samples; see rejects.jsonl beside it")
     split = split.in_order(order.of(split.labels))
     side = split.card.side
     sizes = split.sizes if mode == "jpg" else np.full(len(split), side * side * 3)
@@ -126,6 +125,11 @@ def write_split(
 
 
 # --------------------------------------------------------------------------- before and after
+
+
+def refuse_empty(split: PreparedSplit) -> None:
+    if len(split) == 0:
+        raise UserError(f"{split.folder} holds no samples; see rejects.jsonl beside it")
 
 
 def _check_name(split: PreparedSplit, path: Path) -> None:

@@ -259,8 +259,8 @@ cli.main()
 """
 
 
-def start(src: Path, out: Path) -> subprocess.Popen[str]:
-    options = ["--size", "32", "--jobs", "2", "--max-rejects", "1"]
+def start(src: Path, out: Path, jobs: int = 1) -> subprocess.Popen[str]:
+    options = ["--size", "32", "--jobs", str(jobs), "--max-rejects", "1"]
     return subprocess.Popen(
         [sys.executable, "-c", SLOWLY, "build", str(src), str(out), *options],
         stdout=subprocess.PIPE,
@@ -270,9 +270,11 @@ def start(src: Path, out: Path) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
-def halfway(src: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def halfway(
+    src: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[subprocess.Popen[str]]:
     """A run into tmp_path/out that has noted some units of train, and has others before it."""
-    with start(src, tmp_path / "out") as process:
+    with start(src, tmp_path / "out", getattr(request, "param", 1)) as process:
         deadline = time.monotonic() + PATIENCE
         while not (tmp_path / "out/.prep/train/sums.checkpoint").exists():
             assert process.poll() is None, process.communicate()
@@ -303,6 +305,7 @@ def test_killed_it_goes_on(
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("halfway", [2], indirect=True)
 def test_a_killed_worker_ends_the_run(tmp_path: Path, halfway: subprocess.Popen[str]) -> None:
     children = Path(f"/proc/{halfway.pid}/task/{halfway.pid}/children").read_text().split()
     worker = next(

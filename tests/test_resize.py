@@ -241,6 +241,26 @@ def test_a_picture_is_written_whole_in_however_many_pieces(
     assert (tmp_path / "a").read_bytes() == bytes(range(100))
 
 
+def test_a_picture_that_is_there_already_is_whole_at_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = tmp_path / "a", bytes(range(100))
+    path.write_bytes(data)
+    real, seen = os.write, []
+
+    def write(descriptor: int, rest: bytes) -> int:
+        seen.append(path.read_bytes())
+        return real(descriptor, rest[:7])
+
+    monkeypatch.setattr(os, "write", write)
+    resize_unit._write_file(str(path), data)
+    assert len(seen) == 15
+    assert set(seen) == {data}
+    path.write_bytes(data + b"more")
+    resize_unit._write_file(str(path), data)
+    assert path.read_bytes() == data
+
+
 def test_killed_at_any_step_the_same_command_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import joblib
 import pytest
 
 from prep.program import UserError
-from prep.units import AHEAD, run_in_order, run_units, worker_count
+from prep.units import AHEAD, OrderedWorkers, run_units, worker_count
 
 
 def square(number: int) -> tuple[int, int]:
@@ -105,10 +106,17 @@ def slow_when_even(number: int) -> int:
     return number
 
 
+@pytest.fixture
+def workers() -> Iterator[OrderedWorkers]:
+    with contextlib.closing(OrderedWorkers(2)) as made:
+        yield made
+
+
 @pytest.mark.parametrize("jobs", [1, 2, 3])
 def test_results_come_in_the_order_of_the_units(jobs: int) -> None:
-    assert list(run_in_order(slow_when_even, range(20), jobs)) == list(range(20))
-    assert list(run_in_order(slow_when_even, [], jobs)) == []
+    with contextlib.closing(OrderedWorkers(jobs)) as workers:
+        assert list(workers.run(slow_when_even, range(20))) == list(range(20))
+        assert list(workers.run(slow_when_even, [])) == []
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -120,39 +128,42 @@ def test_few_results_wait_to_be_taken(jobs: int) -> None:
             drawn.append(number)
             yield number
 
-    results = run_in_order(slow_when_even, units(), jobs)
-    assert [next(results) for _ in range(5)] == list(range(5))
-    time.sleep(0.3)
-    assert len(drawn) <= 5 + jobs + AHEAD
-    results.close()  # type: ignore[attr-defined]
+    with contextlib.closing(OrderedWorkers(jobs)) as workers:
+        results = workers.run(slow_when_even, units())
+        assert [next(results) for _ in range(5)] == list(range(5))
+        time.sleep(0.3)
+        assert len(drawn) <= 5 + jobs + AHEAD
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_worker_s_exception_is_raised_here_in_order(jobs: int) -> None:
-    results = run_in_order(refuse_seven, range(40), jobs)
-    assert [next(results) for _ in range(7)] == list(range(7))
-    with pytest.raises(UserError, match=r"^7 is refused$"):
-        next(results)
+    with contextlib.closing(OrderedWorkers(jobs)) as workers:
+        results = workers.run(refuse_seven, range(40))
+        assert [next(results) for _ in range(7)] == list(range(7))
+        with pytest.raises(UserError, match=r"^7 is refused$"):
+            next(results)
 
 
-def test_a_dead_worker_ends_an_ordered_run_with_an_error() -> None:
+def test_a_dead_worker_ends_an_ordered_run_with_an_error(workers: OrderedWorkers) -> None:
     with pytest.raises(UserError, match=r"one of 2 worker processes died .*--jobs"):
-        list(run_in_order(die_at_seven, range(40), 2))
+        list(workers.run(die_at_seven, range(40)))
 
 
-def test_the_next_ordered_run_has_the_same_workers() -> None:
-    first, second = ({pid for _, pid in run_in_order(square, range(8), 2)} for _ in range(2))
+def test_ordered_workers_are_started_once_and_end_when_closed(workers: OrderedWorkers) -> None:
+    first, second = ({pid for _, pid in workers.run(square, range(8))} for _ in range(2))
     assert len(first | second) == 2
-
-
-def test_workers_of_an_ordered_run_that_is_left_early_end() -> None:
-    results = run_in_order(square, endless(), 2)
-    pids = {next(results)[1] for _ in range(8)}
-    results.close()  # type: ignore[attr-defined]
+    next(workers.run(square, endless()))  # and is left early
+    workers.close()
     ended = time.monotonic() + 10
-    while any(_runs(pid) for pid in pids):
+    while any(_runs(pid) for pid in first | second):
         assert time.monotonic() < ended, "a worker goes on"
         time.sleep(0.1)
+
+
+def test_ordered_workers_keep_out_of_the_way_of_others(workers: OrderedWorkers) -> None:
+    assert len(list(run_units(square, range(4), 2))) == 4
+    assert len(list(workers.run(square, range(4)))) == 4
+    assert len(list(run_units(square, range(4), 2))) == 4
 
 
 def _runs(pid: int) -> bool:
