@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -81,6 +82,7 @@ class OrderedWorkers:
     def __init__(self, jobs: int | None) -> None:
         self._count = worker_count(jobs)
         self._pool: Any = None
+        self._processes: set[Any] = set()
 
     def run(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
         """Yield function(unit) for every unit, in the order of the units.
@@ -91,20 +93,12 @@ class OrderedWorkers:
         if self._count == 1:
             yield from map(function, units)
             return
-        from joblib.externals.loky.process_executor import (
-            ProcessPoolExecutor,
-            TerminatedWorkerError,
-        )
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-        parent = (os.getpid(),)
-        self._pool = self._pool or ProcessPoolExecutor(
-            self._count, initializer=_begin_worker, initargs=parent
-        )
         waiting: collections.deque[Any] = collections.deque()
         try:
             for unit in units:
-                with _ctrl_c_ignored():  # inherited by the workers that start here
-                    waiting.append(self._pool.submit(function, unit))
+                waiting.append(self._submit(function, unit))
                 if len(waiting) == self._count + AHEAD:
                     yield waiting.popleft().result()
             while waiting:
@@ -112,9 +106,28 @@ class OrderedWorkers:
         except TerminatedWorkerError as error:
             raise _worker_died(self._count) from error
 
-    def close(self) -> None:
+    def _submit(self, function: Callable[[Unit], Result], unit: Unit) -> Any:
+        """The future of a unit; the first one starts the processes."""
         if self._pool is not None:
-            self._pool.shutdown(wait=False, kill_workers=True)
+            return self._pool.submit(function, unit)
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        others = set(multiprocessing.active_children())
+        with _ctrl_c_ignored():  # inherited by the workers
+            self._pool = ProcessPoolExecutor(
+                self._count, initializer=_begin_worker, initargs=(os.getpid(),)
+            )
+            first = self._pool.submit(function, unit)
+        self._processes = set(multiprocessing.active_children()) - others
+        return first
+
+    def close(self) -> None:
+        """End the processes, whatever they do: that of loky may fail over a unit just submitted."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
 
 
 def _worker_died(workers: int) -> UserError:
