@@ -55,7 +55,7 @@ def stream_split(
     path, guess = work / "beton", samples_guess(source, split, options)
     try:
         stream = SampleStream(path, guess, _sizes(journal, so_far))
-    except (OSError, LostSamplesError):  # somebody has removed what could have saved time
+    except (OSError, pa.ArrowException, LostSamplesError):  # it could only have saved time
         so_far = SoFar(zero_moments(options.settings.side), np.zeros(journal.units, np.bool_))
         stream = SampleStream(path, guess, [])
     units = (

@@ -227,15 +227,20 @@ def test_an_error_at_the_end_costs_no_pictures(
 
 
 @pytest.mark.parametrize("lost", ["beton", "sums.checkpoint", "000000.parquet"])
+@pytest.mark.parametrize("damaged", [False, True])
 def test_what_was_lost_of_a_killed_run_is_done_again(
-    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str, damaged: bool
 ) -> None:
     run(src, tmp_path / "whole")
     with monkeypatch.context() as patched:
         patched.setattr(build, "check_splits", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(src, tmp_path / "out")
-    (tmp_path / "out" / ".prep" / "train" / lost).unlink()
+    path = tmp_path / "out" / ".prep" / "train" / lost
+    if damaged:
+        path.write_bytes(path.read_bytes()[:50])
+    else:
+        path.unlink()
     assert [summary.done_now for summary in run(src, tmp_path / "out")] == [25, 0, 0]
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
