@@ -75,7 +75,7 @@ def refuse(unit: int) -> int:
     raise UserError(f"{unit} is refused; give another")
 
 
-@pytest.mark.parametrize("layout", ["tree", "tar"])
+@pytest.mark.parametrize("layout", ["tree", pytest.param("tar", marks=pytest.mark.soak)])
 def test_a_cluster_makes_the_bytes_of_one_process_though_a_worker_is_killed(
     scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:

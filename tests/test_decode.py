@@ -558,7 +558,7 @@ def test_a_bomb_costs_next_to_no_memory(data: bytes) -> None:
     assert mebibytes < 80  # of which 50 are there before
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "CMYK"])
+@pytest.mark.parametrize("kind", [pytest.param("WEBP", marks=pytest.mark.soak), "CMYK"])
 def test_a_picture_just_under_the_limit_stays_under_1_gib(kind: str) -> None:
     """Half-transparent WebP and progressive CMYK, the most costly of those tried."""
     if kind == "WEBP":
