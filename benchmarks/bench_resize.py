@@ -54,6 +54,11 @@ from prep.sources.folders import read_files
 from prep.sources.listing import ListingBuilder
 
 SIDE, QUALITY = 256, 95
+WRITTEN = {  # for the report
+    "in memory": "nothing",
+    "file to file": "a JPEG a picture; the disk is not waited for",
+    "a unit of `prep resize`": "a JPEG a picture, one syncfs for all, then their rows, an fsync",
+}
 TORCHVISION = "torchvision on PIL, file to file"
 TURBO = "prep turbo, file to file"
 UNIT = "prep turbo, a unit of `prep resize`"
@@ -319,6 +324,7 @@ def main() -> None:
             "pictures": len(paths),
             "mean_bytes": round(statistics.mean(path.stat().st_size for path in paths)),
             "rounds": arguments.rounds,
+            "written": WRITTEN,
             **measure(paths, arguments.rounds, folder, arguments.img2dataset),
             "a worker of its own": {backend: fresh_worker(backend, paths) for backend in BACKENDS},
             "turbo from Pillow's resize, grey levels, at most": largest_difference(paths),
