@@ -56,7 +56,7 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds draw equal files.")] = 0,
     jobs: Jobs = None,
 ) -> None:
-    """Draw a small data set in ImageNet's shape, oddities included; no download."""
+    """Draw a small data set, no download. It has ImageNet's shape, oddities included."""
     from prep.progress import progress
     from prep.sample import draw_sample
 
@@ -73,7 +73,7 @@ app.command()(cli_source.build)
 
 @app.command()
 def stats(source: Measurable, png: Png = None, jobs: Jobs = None) -> None:
-    """Mean image, channel means and principal axes of OUT/train, into OUT/train.stats.npz; or of a
+    """Measure mean image and principal axes. Of OUT/train, into OUT/train.stats.npz, or of a
     FILE.beton, beside it. Killed, it carries on."""
     from prep import sheet, stats_sheet
     from prep import stats as stage
@@ -114,7 +114,7 @@ def write_beton(
     ] = ReadBack.structure,
     jobs: Jobs = None,
 ) -> None:
-    """Write OUT/SPLIT as an FFCV .beton, with its card, records and statistics beside it.
+    """Write OUT/SPLIT as an FFCV .beton. Its card, records and statistics go beside it.
 
     Killed, it carries on.
     """
@@ -149,7 +149,7 @@ def write_beton(
 
 @app.command()
 def verify(beton: BetonFile, jobs: Jobs = None) -> None:
-    """Check structure, checksums, labels and that every picture decodes."""
+    """Check every byte and sample of a beton. Also that every picture decodes."""
     from prep.verify import verify as check
 
     started = time.monotonic()

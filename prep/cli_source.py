@@ -49,7 +49,7 @@ def check(
     md5: Annotated[bool, typer.Option("--md5", help="Check archives' md5s too: minutes.")] = False,
     jobs: Jobs = None,
 ) -> None:
-    """Tell what a source holds, and what its data set has that it lacks; writes nothing."""
+    """Tell what a source holds, and what it lacks. Writes nothing."""
     from prep import check as stage
     from prep.sources import find_source
     from prep.tables import print_table, source_table
@@ -104,7 +104,7 @@ def resize(
         typer.Option(metavar="ADDRESS", help="Work on this Dask cluster: tcp://scheduler:8786."),
     ] = None,
 ) -> None:
-    """Resize every picture: shorter side to --size, centre crop, JPEG. Killed, it carries on."""
+    """Make every picture a square JPEG. Shorter side to --size, cropped. Killed, it carries on."""
     from prep import resize as stage
     from prep.plan import Options
 
@@ -140,7 +140,7 @@ def build(
     max_rejects: MaxRejects = 0.01,
     jobs: Jobs = None,
 ) -> None:
-    """resize, stats and write-beton in one pass; only betons are kept. Killed, it carries on."""
+    """Do resize, stats, write-beton in one pass. Only betons are kept. Killed, it carries on."""
     from prep import build as stage
     from prep.plan import Options
 

@@ -557,3 +557,9 @@ def test_one_split_alone(prep_program: Program, source: Path, tmp_path: Path) ->
     assert "has no split test; give another --split" in ended.err
     assert prep_program(*arguments, "all").code == 0
     assert (tmp_path / "out" / "train.json").exists()
+
+
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    listed = CliRunner().invoke(app, ["--help"]).output.partition("Commands:")[2]
+    assert all(name in listed for name in COMMANDS)
+    assert "..." not in listed

@@ -101,7 +101,7 @@ def run(
     device: DeviceOption = None,
     workers: Workers = None,
 ) -> None:
-    """Train, checkpoint every epoch, and carry on where an earlier run of the command ended."""
+    """Train; what was stopped carries on. Checkpoints every epoch."""
     from train import schedule
     from train.recipe import load_recipe
 
@@ -138,7 +138,7 @@ def evaluate(
     device: DeviceOption = None,
     workers: Workers = None,
 ) -> None:
-    """Loss, top-1 and top-5 error of a run over a beton; each image counts once."""
+    """Measure a run on a beton. Loss, top-1 and top-5 error; each image counts once."""
     _check_run(run)
     _check_beton(beton)
 
@@ -229,7 +229,7 @@ def _save_predictions(
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one.")] = None,
 ) -> None:
-    """List the recipes, or print one with the source of each value."""
+    """List the recipes, or print one. It shows the source of each value."""
     from train.recipe import load_recipe, recipe_names, recipe_text
 
     if name is not None:
