@@ -60,6 +60,7 @@ def test_the_readme_shows_every_command() -> None:
     shown = {tuple(command.split()[:2]) for command in readme_commands()}
     assert shown >= {
         ("prep", "resize"),
+        ("prep", "build"),
         ("prep", "stats"),
         ("prep", "write-beton"),
         ("train", "run"),
