@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -33,8 +32,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from benchmarks.bench_resize import spread
 from benchmarks.machine import machine
+from benchmarks.report import spread, tell
 from prep import images, plan, resize
 from prep.prepared import PreparedSplit, open_prepared
 from prep.sample import draw_sample
@@ -169,10 +168,7 @@ def main() -> None:
             "rounds": arguments.rounds,
             **measure(split, arguments.rounds, Path(name)),
         }
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if arguments.out:
-        arguments.out.write_text(text)
+    tell(report, arguments.out)
 
 
 if __name__ == "__main__":

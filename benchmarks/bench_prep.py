@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import shutil
 import tempfile
@@ -28,8 +27,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks.bench_resize import spread
 from benchmarks.machine import machine
+from benchmarks.report import spread, tell
 from prep import build, plan, resize, stats, verify, write
 from prep.sample import draw_sample
 from prep.sources import find_source
@@ -179,10 +178,7 @@ def main() -> None:
             "rounds": arguments.rounds,
             **measure(found, arguments.rounds, Path(folder)),
         }
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if arguments.out:
-        arguments.out.write_text(text)
+    tell(report, arguments.out)
 
 
 if __name__ == "__main__":

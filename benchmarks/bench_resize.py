@@ -43,6 +43,7 @@ import simplejpeg
 from PIL import Image
 
 from benchmarks.machine import machine
+from benchmarks.report import spread, tell
 from prep import images, scale
 from prep.claim import claimed
 from prep.images import BACKENDS, Pixels, Settings
@@ -250,14 +251,6 @@ print(json.dumps({
 # --------------------------------------------------------------------------- the report
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "lowest": round(min(values), 3),
-        "highest": round(max(values), 3),
-    }
-
-
 def largest_difference(paths: list[Path]) -> int:
     """Grey levels between turbo and Pillow's resize of the same decoded pixels."""
     largest = 0
@@ -331,10 +324,7 @@ def main() -> None:
         }
         if arguments.img2dataset is None:
             report["images/s"][IMG2DATASET] = None  # not installed: --img2dataset
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if arguments.out:
-        arguments.out.write_text(text)
+    tell(report, arguments.out)
 
 
 def is_plain(path: Path) -> bool:

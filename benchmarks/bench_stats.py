@@ -41,8 +41,8 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 
-from benchmarks.bench_resize import spread
 from benchmarks.machine import machine
+from benchmarks.report import spread, tell
 from prep import handover, moments, plan, prepared, resize, stats, stats_source
 from prep.handover import Card
 from prep.manifest import load
@@ -300,10 +300,7 @@ def main() -> None:
             **measure(folder / "out", pictures, arguments.rounds),
             "the parent at ImageNet's size": parent_at_full_size(folder / "large", written.card),
         }
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if arguments.out:
-        arguments.out.write_text(text)
+    tell(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -31,6 +30,7 @@ import numpy as np
 import scipy.io
 
 from benchmarks.machine import machine
+from benchmarks.report import tell
 from prep.handover import read_card
 from prep.manifest import Manifest, load
 from prep.sources.walk import EXTENSIONS
@@ -218,10 +218,7 @@ def main() -> None:
         )
         >> 20,
     }
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if arguments.out:
-        arguments.out.write_text(text)
+    tell(report, arguments.out)
 
 
 if __name__ == "__main__":

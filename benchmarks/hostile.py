@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import collections
 import io
-import json
 import multiprocessing
 import re
 import subprocess
@@ -27,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import machine
+from benchmarks.report import tell
 from prep.images import Pixels, RejectedImageError, Settings, prepare
 
 SECONDS = 30
@@ -197,10 +197,7 @@ def main() -> None:
         "tolerance, grey levels": {"mean": MEAN_TOLERANCE, "max": MAX_TOLERANCE},
         "corpora": {folder.name: examine(folder, decoder) for folder in arguments.folders},
     }
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    print(text, end="")
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+    tell(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import argparse
 import dataclasses
 import hashlib
 import itertools
-import json
 import shutil
 import subprocess
 import sys
@@ -35,6 +34,7 @@ import pyarrow as pa
 
 from benchmarks.full_size import add, status
 from benchmarks.machine import machine
+from benchmarks.report import tell
 from prep import handover, images, prepared
 from prep.handover import ClassEntry
 from prep.manifest import load
@@ -202,10 +202,7 @@ def main() -> None:
         for path in [beton, *arguments.work.glob("train.*")]:
             path.unlink(missing_ok=True)
         shutil.rmtree(folder.parent)
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if arguments.out:
-        arguments.out.write_text(text)
+    tell(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -54,8 +54,10 @@ def build(source: Source, dest: Path, options: Options) -> list[SplitSummary]:
         contextlib.ExitStack() as open_streams,
     ):
         done: dict[str, Streamed | None] = {}
-        for split in source.splits:
-            wanted = plan(source, split, options) | {"layout": "beton"}
+        plans = {
+            split: plan(source, split, options) | {"layout": "beton"} for split in source.splits
+        }
+        for split, wanted in plans.items():
             if _begin(dest / split, work / split, wanted):
                 named = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
                 found = stream_split(source, split, work / split, named, options, workers)
@@ -66,7 +68,7 @@ def build(source: Source, dest: Path, options: Options) -> list[SplitSummary]:
         journals = {split: found.journal if found else None for split, found in done.items()}
         rejected = check_splits(source, dest, journals, options)
         summaries = [
-            _finish(source, dest / split, found, options)
+            _finish(source, dest / split, found, plans[split], options)
             if found
             else already_done(dest / split, rejected[split])
             for split, found in done.items()
@@ -105,10 +107,12 @@ def _begin(name: Path, work: Path, wanted: dict[str, Any]) -> bool:
     return True
 
 
-def _finish(source: Source, name: Path, done: Streamed, options: Options) -> SplitSummary:
+def _finish(
+    source: Source, name: Path, done: Streamed, wanted: dict[str, Any], options: Options
+) -> SplitSummary:
     """Make the stream of a split its beton, and write what lies beside it."""
     split = name.name
-    samples, rejected = _samples(source, name, done, options)
+    samples, rejected = _samples(source, name, done, wanted, options)
     pa.default_memory_pool().release_unused()  # the rows of ImageNet: some 300 MB
     refuse_empty(samples)
     statistics = None
@@ -129,14 +133,13 @@ def _finish(source: Source, name: Path, done: Streamed, options: Options) -> Spl
 
 
 def _samples(
-    source: Source, name: Path, done: Streamed, options: Options
+    source: Source, name: Path, done: Streamed, wanted: dict[str, Any], options: Options
 ) -> tuple[PreparedSplit, int]:
     """The samples of a split, whose manifest is written, and how many pictures were rejected."""
     rows = done.journal.sorted_rows()
     taken = pc.equal(rows.column("status"), "ok")
     labels = rows.column("label").filter(taken).to_numpy().astype(np.int64)
     digests = prepared.digests(rows.column("sha256").filter(taken)).copy()
-    wanted = plan(source, name.name, options) | {"layout": "beton"}
     manifest = manifest_rows(rows, np.zeros(len(rows), np.int64), "tree")
     prepared.write_manifest(manifest, wanted, prepared.manifest_path(name))
     split = PreparedSplit(

@@ -105,8 +105,6 @@ def card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table
         "pixels_id": card.pixels_id,
         "made by": ", ".join(f"{tool} {version}" for tool, version in card.tools.items()),
     }
-    table.add_column()
-    table.add_column(overflow="fold")  # the digests are shown whole on a narrow screen too
     for name, value in rows.items():
         table.add_row(name, value)
     return table

@@ -361,6 +361,7 @@ def test_from_pictures_to_a_verified_beton(source: Path, tmp_path: Path) -> None
     assert (tmp_path / "train.stats.npz").read_bytes() == measured
     assert "18 samples whole, sha256 " in run("verify", beton)
     said = run("inspect", beton, "--png", tmp_path / "sheet.png")
+    assert all(line.count("│") == 3 for line in said.splitlines() if "│" in line)
     assert "64x64x3, JPEGs of quality 90" in said
     assert f"{CLASSES[0]} first" in said
     for name, size in (("mean", (stats_sheet.WIDTH, stats_sheet.HEIGHT)), ("sheet", (1324, 304))):
