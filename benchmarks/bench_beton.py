@@ -21,7 +21,6 @@ import argparse
 import functools
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -32,7 +31,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, remove
 from benchmarks.report import spread, tell
 from prep import images, plan, resize
 from prep.prepared import PreparedSplit, open_prepared
@@ -126,7 +125,7 @@ def measure(split: PreparedSplit, rounds: int, folder: Path) -> dict[str, Any]:
             started = time.perf_counter()
             do(out)
             seconds = time.perf_counter() - started
-            shutil.rmtree(out)
+            remove(out)
             if number > 0:
                 rates[way].append(len(split) / seconds)
 

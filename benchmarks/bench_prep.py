@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, remove
 from benchmarks.report import spread, tell
 from prep import build, plan, resize, stats, verify, write
 from prep.sample import draw_sample
@@ -117,8 +116,7 @@ def one_round(found: Source, split: str, folder: Path, build_first: bool) -> dic
         if (one / name).read_bytes() != (three / name).read_bytes():
             raise AssertionError(f"{name} differs between three steps and one pass")
     seconds["verify"] = timed(lambda: verify.verify(one / f"{split}.beton", None))
-    shutil.rmtree(one)
-    shutil.rmtree(three)
+    remove(one, three)
     return seconds | {"bytes beside": beside}
 
 

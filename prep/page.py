@@ -131,8 +131,8 @@ def _read_into(place: Place, out: memoryview) -> None:
 def _read_back(file: int, page: Page, out: npt.NDArray[np.uint8]) -> None:
     found = scratch("read back", len(out))
     size = os.preadv(file, [found.data], page.start)
-    if np.array_equal(found[:size], out):
-        return
+    if size == len(out) and np.array_equal(found.view(np.uint64), out.view(np.uint64)):
+        return  # eight bytes at a time, in half the time
     differs = found[:size] != out[:size]
     place = int(differs.argmax()) if differs.any() else size
     sample = page.first + bisect.bisect_right(page.bounds[1:-1], place)
