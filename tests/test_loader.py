@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +19,12 @@ from ffcv.loader.epoch_iterator import EpochIterator
 from prep import handover, images
 from prep.handover import Statistics
 from prep.program import UserError
+from train import reading
 from train.augment import Augment, Augmentation, draw, noise_axes
 from train.dataset import Dataset, open_dataset, training_statistics
-from train.loader import Batch, Batches, epoch_order
+from train.epoch_order import OrderName, epoch_order
+from train.loader import Batch, Batches
+from train.reading import SampleError
 
 CROP, SEED, SAMPLES, CLASSES = 224, 11, 18, 3
 TIMEOUT = 40.0  # seconds, for what would otherwise hang the tests; nothing takes that long
@@ -171,12 +176,9 @@ def test_another_epoch_has_another_order_and_other_crops(
     assert differing.any(axis=(1, 2, 3)).all()
 
 
-def test_the_order_is_a_function_of_seed_and_epoch(seventh_epoch: Collected) -> None:
-    assert seventh_epoch.samples == epoch_order(SAMPLES, SEED, 7).tolist()
-    orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(4) for epoch in range(4)}
-    assert len(orders) == 16
-    # Pinned: a resumed run must see the order of the run that it goes on from.
-    assert epoch_order(10, 0, 0).tolist() == np.random.default_rng([0, 0]).permutation(10).tolist()
+def test_the_order_is_that_of_seed_and_epoch(seventh_epoch: Collected) -> None:
+    pages = np.zeros(SAMPLES, np.int64)
+    assert seventh_epoch.samples == epoch_order("random", pages, SEED, 7).tolist()
 
 
 @pytest.mark.parametrize("workers", range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1))
@@ -188,6 +190,72 @@ def test_images_do_not_depend_on_batch_size_or_threads(
     assert other.sizes == [min(batch, SAMPLES - start) for start in range(0, SAMPLES, batch)]
     assert other.samples == seventh_epoch.samples
     assert np.array_equal(other.images, seventh_epoch.images)
+
+
+@pytest.mark.parametrize("first_step", range(1, 4))
+def test_an_epoch_goes_on_at_any_step(
+    sevens: Batches, seventh_epoch: Collected, first_step: int
+) -> None:
+    """Batches of 7, 7, 4; after the last of them nothing is left."""
+    batches = list(sevens.epoch(SEED, 7, first_step))
+    assert len(batches) == 3 - first_step
+    if batches:
+        rest = collect(sevens.epoch(SEED, 7, first_step))
+        assert rest.samples == seventh_epoch.samples[7 * first_step :]
+        assert np.array_equal(rest.images, seventh_epoch.images[7 * first_step :])
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_processes_together_have_the_batches_of_one(
+    train_set: Dataset, statistics: Statistics, seventh_epoch: Collected, world: int
+) -> None:
+    parts = [
+        [
+            (batch.samples.tolist(), batch.images.numpy().copy())
+            for batch in Batches(
+                train_set, 7, 1, make_augment(statistics), rank=rank, world=world
+            ).epoch(SEED, 7)
+        ]
+        for rank in range(world)
+    ]
+    assert {len(part) for part in parts} == {3}, "every process takes every step"
+    together = list(zip(*parts, strict=True))
+    samples = [sample for step in together for found, _ in step for sample in found]
+    assert samples == seventh_epoch.samples
+    found = np.concatenate([images for step in together for _, images in step])
+    assert np.array_equal(found, seventh_epoch.images)
+
+
+def test_a_process_without_samples_in_the_last_batch_has_an_empty_one(train_set: Dataset) -> None:
+    """18 samples in batches of 17 for three processes: the last batch has one sample."""
+    batches = list(Batches(train_set, 17, 1, rank=2, world=3).sequential())
+    assert [len(batch.samples) for batch in batches] == [5, 0]
+    assert batches[1].images.shape == (0, 256, 256, 3)
+    assert batches[1].images.dtype == torch.uint8
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(train_set: Dataset) -> None:
+    with pytest.raises(UserError, match="a batch of 2 cannot be divided among 3 processes"):
+        Batches(train_set, 2, 1, rank=0, world=3)
+
+
+@pytest.mark.parametrize("order", ["quasi-random", "sequential"])
+def test_other_orders_have_the_same_pixels(
+    train_set: Dataset, statistics: Statistics, seventh_epoch: Collected, order: OrderName
+) -> None:
+    batches = Batches(train_set, 7, 1, make_augment(statistics), order=order)
+    found = collect(batches.epoch(SEED, 7))
+    assert found.samples == epoch_order(order, train_set.pages, SEED, 7).tolist()
+    assert np.array_equal(found.in_file_order(), seventh_epoch.in_file_order())
+
+
+def test_two_epochs_at_once_are_refused(plain: Batches) -> None:
+    """They would write into one memory."""
+    first = plain.sequential()
+    next(first)
+    with pytest.raises(RuntimeError, match="has not ended"):
+        next(plain.sequential())
+    first.close()  # type: ignore[attr-defined]
 
 
 def test_evaluation_batches_are_the_stored_pixels_in_file_order(
@@ -295,6 +363,51 @@ def test_an_exception_without_words_is_named_by_its_type(
     failure = within_time(lambda: list(batches.epoch(SEED, 0)))
     assert isinstance(failure, UserError)
     assert "MemoryError" in str(failure)
+
+
+def test_a_damaged_record_ends_the_epoch_with_its_name(betons: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(betons, tmp_path / "betons")) / "train.beton"
+    dataset = open_dataset(copy)
+    with copy.open("r+b") as file:
+        file.seek(int(dataset.records.ptr[11]) + 500)
+        file.write(b"\0\0\0\0")
+    failure = within_time(lambda: list(Batches(dataset, 4, 2).sequential()))
+    assert isinstance(failure, SampleError)
+    assert f"{copy}: sample 11 " in str(failure)
+    assert loader_threads() == 0
+
+
+def test_a_stalled_read_ends_the_epoch(train_set: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system that does not answer; the thread itself cannot be ended."""
+    answers = threading.Event()
+
+    def hangs(*arguments: Any) -> None:
+        status = arguments[-1]
+        status[:2] = reading.READ
+        answers.wait(TIMEOUT)
+        status[:] = reading.READ
+
+    monkeypatch.setattr(reading, "read_samples", hangs)
+    batches = Batches(train_set, 6, 1, stall=0.5)
+    failure = within_time(lambda: list(batches.sequential()))
+    assert isinstance(failure, UserError)
+    assert f"{train_set.path}: no batch for 0.5 s while reading samples 2, 3, 4, ...;" in str(
+        failure
+    )
+    answers.set()
+    for thread in threading.enumerate():
+        if isinstance(thread, EpochIterator):
+            thread.join(TIMEOUT)
+    assert loader_threads() == 0
+
+
+def test_a_slow_consumer_is_no_stall(train_set: Dataset) -> None:
+    batches = Batches(train_set, 2, 1, stall=0.2)
+    count = 0
+    for _ in batches.sequential():
+        time.sleep(0.3 if count < 2 else 0)
+        count += 1
+    assert count == 9
 
 
 def test_breaking_out_before_a_failure_ends_the_thread(

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from prep import handover
-from prep.handover import Card, Statistics
+from prep.handover import Card, Records, Statistics
 from prep.program import UserError
+
+if TYPE_CHECKING:
+    from ffcv.reader import Reader
 
 FFCV_VERSION = 2  # of the file format
 STORED_AS = {"jpg": 0, "raw": 1}  # the card's mode, and FFCV's number for it in every sample
@@ -25,9 +30,17 @@ class Dataset:
 
     path: Path
     card: Card
+    records: Records
+    labels: npt.NDArray[np.int64]  # [N]
+    page_size: int  # bytes; a sample lies within a page
 
     def __len__(self) -> int:
         return self.card.samples
+
+    @property
+    def pages(self) -> npt.NDArray[np.int64]:
+        """[N], the page of the file that each sample is in."""
+        return (self.records.ptr // np.uint64(self.page_size)).astype(np.int64)
 
 
 def open_dataset(path: Path) -> Dataset:
@@ -42,8 +55,9 @@ def open_dataset(path: Path) -> Dataset:
             f"{path}: the card names {card.samples} samples, records.npz {len(records.ptr)}; "
             "write the beton again with `prep write-beton`"
         )
-    _check_records(path, card, records)
-    return Dataset(path, card)
+    reader = _check_records(path, card, records)
+    labels = reader.metadata["f1"].astype(np.int64)
+    return Dataset(path, card, records, labels, int(reader.page_size))
 
 
 def _check_header(path: Path) -> None:
@@ -70,7 +84,7 @@ def _check_header(path: Path) -> None:
         )
 
 
-def _check_records(path: Path, card: Card, records: handover.Records) -> None:
+def _check_records(path: Path, card: Card, records: Records) -> Reader:
     """Compare where each sample lies, its size and its label with what prep wrote beside it."""
     if not card.labelled:
         raise UserError(
@@ -120,6 +134,7 @@ def _check_records(path: Path, card: Card, records: handover.Records) -> None:
             f"{path} has {counts[:5]} ... samples of its first classes, its card says "
             f"{[entry.samples for entry in card.classes[:5]]} ...; {remedy}"
         )
+    return reader
 
 
 def training_statistics(dataset: Dataset) -> Statistics:

@@ -1,108 +1,71 @@
-"""Streams a beton through FFCV's compiled pipeline, with this project's augmentation in it.
+"""Streams a beton through FFCV, with this project's reading and augmentation in its pipeline.
 
-Training gives float32 images [B,3,224,224], mean-subtracted and augmented; evaluation gives the
-stored uint8 images [B,S,S,3], from which the views are cut. The order of an epoch is a function
-of (seed, epoch), every sample is used once, and the last batch may be smaller.
+Two ways to feed a network (`feed`), with equal values to rounding:
+
+- cpu: the loader's threads augment; a batch is float32 [B,3,crop,crop], channels last.
+- gpu: a batch is the stored pixels, uint8 [B,S,S,3], on the device; train.augment_device makes the
+  rest of them there. Evaluation is always like this: its views are cut from one decoded picture.
+
+What an epoch visits, in which order, is a function of (seed, epoch) (train.epoch_order): the same
+batches for any number of processes, from any step on. The last batch may be smaller.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import queue
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numba
 import numpy as np
-import numpy.typing as npt
 import torch
-from ffcv.fields.basics import IntDecoder
-from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.loader import Loader
 from ffcv.loader import loader as ffcv_loader
-from ffcv.loader.epoch_iterator import EpochIterator
-from ffcv.memory_managers import OSCacheManager
 from ffcv.pipeline.compiler import Compiler
-from ffcv.transforms import ToTensor
+from ffcv.pipeline.pipeline_spec import PipelineSpec
+from ffcv.transforms import ToDevice, ToTensor
 
 from prep.program import UserError
 from train.augment import Augment
 from train.dataset import Dataset
+from train.epoch_order import Order, OrderName, epoch_order, part_of_batches, part_size, step_count
+from train.epoch_thread import EpochThread
+from train.readahead import ReadAhead
+from train.reading import Buffer, Labels, Reading
 
-Order = npt.NDArray[np.int64]
+Feed = Literal["cpu", "gpu"]
+
+STALL = 300.0  # seconds without a batch, after which a run ends
+AHEAD = 3  # batches that are made before they are asked for (FFCV's own figure)
 
 
 class Batch(NamedTuple):
-    """The buffers belong to FFCV and are used again a few batches later."""
+    """The buffers belong to the loader and are used again a few batches later."""
 
-    images: torch.Tensor  # float32 [B,3,H,W] for training, uint8 [B,S,S,3] for evaluation
+    images: torch.Tensor  # float32 [B,3,H,W] where the loader augments, else uint8 [B,S,S,3]
     labels: torch.Tensor  # int64 [B]
     samples: torch.Tensor  # int64 [B], indices into the beton
 
 
-def epoch_order(samples: int, seed: int, epoch: int) -> Order:
-    """The permutation of 0..samples-1 that `epoch` visits (NumPy's PCG64)."""
-    return np.random.default_rng([seed, epoch]).permutation(samples)
+class Batches:
+    """The batches of a beton, epoch by epoch; of each, the part of process `rank` of `world`.
 
-
-class _MappedFile(OSCacheManager):  # type: ignore[misc]
-    """A beton in memory, read-only, under a numba type of its own.
-
-    FFCV takes numba's uint8[::1] and marks it read-only. All of numba shares that object, so every
-    other kernel of the process that writes to uint8 would then fail, such as prep's resize.
+    batch: samples of all processes together; workers: threads of this one; augment: None for
+    evaluation and for the gpu way; device: where batches are to be; stall: seconds.
+    Raises UserError when there are fewer samples in a batch than processes, or too many workers.
     """
 
-    @property
-    def state_type(self) -> Any:
-        numbers = numba.uint64[::1]
-        return numba.types.Tuple(  # type: ignore[no-untyped-call]
-            [READ_ONLY_BYTES, numbers, numbers]
-        )
-
-    def compile_reader(self) -> Any:
-        def read(address: Any, state: Any) -> Any:
-            file, pointers, sizes = state
-            size = sizes[np.searchsorted(pointers, address)]
-            return file[address : address + size]
-
-        return Compiler.compile(read, READ_ONLY_BYTES(numba.uint64, self.state_type))
-
-
-READ_ONLY_BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
-ffcv_loader.OSCacheManager = _MappedFile
-
-
-class _Iterator(EpochIterator):  # type: ignore[misc]
-    """FFCV's epoch thread; an exception in it reaches the consumer, who would wait for ever."""
-
-    failure: BaseException | None = None
-
-    def close(self) -> None:
-        """End the thread, which may be waiting for room in the queue, and wait until it has."""
-        super().close()
-        while self.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self.output_queue.get(timeout=0.01)
-
-    def run(self) -> None:
-        try:
-            super().run()
-        except BaseException as error:
-            self.failure = error
-            while not self.terminate_event.is_set():
-                try:
-                    self.output_queue.put(None, timeout=0.5)
-                    return
-                except queue.Full:
-                    continue
-
-
-class Batches:
-    """The batches of a beton, epoch by epoch. `augment` is None for evaluation."""
-
     def __init__(
-        self, dataset: Dataset, batch: int, workers: int, augment: Augment | None = None
+        self,
+        dataset: Dataset,
+        batch: int,
+        workers: int,
+        augment: Augment | None = None,
+        *,
+        device: torch.device | None = None,
+        order: OrderName = "random",
+        rank: int = 0,
+        world: int = 1,
+        stall: float = STALL,
     ) -> None:
         most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         if workers > most:
@@ -110,51 +73,98 @@ class Batches:
                 f"--workers {workers} is more than this machine's {most}; give --workers {most}, "
                 f"or set the environment variable NUMBA_NUM_THREADS to {workers}"
             )
-        self._batch = min(batch, len(dataset))  # FFCV allocates five batches
-        self._dataset, self._augment = dataset, augment
-        operations = [SimpleRGBImageDecoder(), *([augment] if augment else []), ToTensor()]
-        threads = torch.get_num_threads()
-        self._loader: Any = Loader(
-            str(dataset.path),
-            batch_size=self._batch,
-            num_workers=workers,
-            os_cache=True,
-            drop_last=False,
-            pipelines={"image": operations, "label": [IntDecoder(), ToTensor()]},
+        self._batch = min(batch, len(dataset))  # the loader has five batches in memory
+        if self._batch < world:
+            raise UserError(
+                f"a batch of {self._batch} cannot be divided among {world} processes; give a "
+                "larger --set batch=, or fewer processes"
+            )
+        self._dataset, self._augment, self._order = dataset, augment, order
+        self._device = device or torch.device("cpu")
+        self._rank, self._world, self._stall = rank, world, stall
+        card = dataset.card
+        self._reading = Reading(dataset.path, dataset.records, card.side, card.mode == "raw")
+        self._loader = self._make_loader(workers)
+        self._iterator: EpochThread | None = None
+        side, dtype = (
+            (augment.augmentation.crop, torch.float32) if augment else (card.side, torch.uint8)
         )
-        torch.set_num_threads(threads)  # FFCV sets torch's to its own number of workers
+        self._no_images = torch.empty(0, side, side, 3, dtype=dtype, device=self._device)
+        self._no_labels = torch.empty(0, 2, dtype=torch.int64, device=self._device)
 
     def __len__(self) -> int:
-        return math.ceil(len(self._dataset) / self._batch)
+        return step_count(len(self._dataset), self._batch)
+
+    def close(self) -> None:
+        self._reading.close()
 
     def sequential(self) -> Iterator[Batch]:
         """Every sample once, in the order of the file."""
-        return self._run(np.arange(len(self._dataset)))
+        return self._run(np.arange(len(self._dataset)), 0)
 
-    def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Every sample once, in the order of `epoch`, augmented for it."""
+    def epoch(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Every sample once, in the order of `epoch`, augmented for it, from a step on."""
         if self._augment is not None:
             self._augment.epoch = epoch
-        return self._run(epoch_order(len(self._dataset), seed, epoch))
+        return self._run(epoch_order(self._order, self._dataset.pages, seed, epoch), first_step)
 
-    def _run(self, order: Order) -> Iterator[Batch]:
-        threads = torch.get_num_threads()
-        iterator = _Iterator(self._loader, order)
+    def _make_loader(self, workers: int) -> Any:
+        """FFCV's, around operations that need no compiling but numba's own, kept on disk."""
+        side, threads = self._dataset.card.side, torch.get_num_threads()
+        made_here = [] if self._augment is None else [self._augment]
+        images = [self._reading, *made_here, ToTensor()]
+        labels = [Labels(self._dataset.labels), ToTensor()]
+        ahead = ReadAhead(self._reading, self._order, self._dataset.pages, self._dataset.page_size)
+        if self._device.type != "cpu":
+            images.append(ToDevice(self._device))
+            labels.append(ToDevice(self._device))
+        its_own = ffcv_loader.OSCacheManager
+        ffcv_loader.OSCacheManager = lambda _: ahead
+        Compiler.set_enabled(False)
         try:
-            for start, (stored, labels) in zip(
-                range(0, len(order), self._batch), iterator, strict=False
-            ):
-                if start == 0:
-                    torch.set_num_threads(threads)
-                samples = torch.from_numpy(order[start : start + self._batch])
-                # Training: NHWC in memory, an NCHW view of it, which torch calls channels_last.
-                images = stored.permute(0, 3, 1, 2) if self._augment else stored
-                yield Batch(images, labels.flatten(), samples)
-            if (failure := iterator.failure) is not None:
-                reason = next(iter(str(failure).splitlines()), type(failure).__name__)
-                raise UserError(
-                    f"{self._dataset.path}: the loader failed: {reason}; check the file with "
-                    "`prep verify`"
-                ) from failure
+            loader: Any = Loader(
+                str(self._dataset.path),
+                batch_size=part_size(self._batch, self._rank, self._world),
+                num_workers=workers,
+                os_cache=True,
+                drop_last=False,
+                batches_ahead=AHEAD,
+                pipelines={
+                    "image": PipelineSpec("image", Buffer((side, side, 3), np.uint8), images),
+                    "label": PipelineSpec("label", Buffer((2,), np.int64), labels),
+                },
+            )
         finally:
-            iterator.close()
+            Compiler.set_enabled(True)
+            ffcv_loader.OSCacheManager = its_own
+            torch.set_num_threads(threads)  # FFCV sets torch's to its own number of workers
+        memory = loader.graph.allocate_memory(loader.batch_size, AHEAD + 2)
+        loader.graph.allocate_memory = lambda *_: memory  # once, not for every epoch
+        return loader
+
+    def _run(self, order: Order, first_step: int) -> Iterator[Batch]:
+        if self._iterator is not None:
+            raise RuntimeError("the epoch before has not ended, and its memory is to be used again")
+        part = part_of_batches(order, self._batch, self._rank, self._world, first_step)
+        steps = len(self) - first_step
+        threads = torch.get_num_threads()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # the last epoch's batches are still in use
+        self._iterator = EpochThread(self._loader, part, self._reading, self._stall)
+        try:
+            for step in range(steps):
+                if step * self._loader.batch_size < len(part):
+                    images, labels = next(self._iterator)
+                else:  # fewer samples than processes are left for the last batch
+                    images, labels = self._no_images, self._no_labels
+                if step == 0:
+                    torch.set_num_threads(threads)
+                # Training: NHWC in memory, an NCHW view of it, which torch calls channels_last.
+                yield Batch(
+                    images.permute(0, 3, 1, 2) if self._augment else images,
+                    labels[:, 0],
+                    labels[:, 1],
+                )
+        finally:
+            self._iterator.close()
+            self._iterator = None

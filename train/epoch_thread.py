@@ -1,0 +1,88 @@
+"""The thread that makes an epoch's batches, and the watch over it.
+
+FFCV's EpochIterator leaves its consumer waiting for ever when the thread ends with an exception, or
+does not come back from a read. Here both end the epoch with an error. The thread ends when its
+consumer goes away.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ffcv.loader.epoch_iterator import EpochIterator
+
+from prep.program import UserError
+from train.reading import Reading
+
+TICK = 0.05  # seconds between looks at whether a thread is still to be waited for
+NAMED = 3  # samples in a message
+UNLIMITED = 1 << 30  # batches
+
+
+class EpochThread(EpochIterator):  # type: ignore[misc]
+    """The batches of one epoch; to be closed. `stall`: seconds that one batch may take."""
+
+    def __init__(self, loader: Any, order: Any, reading: Reading, stall: float) -> None:
+        self._reading, self._stall = reading, stall
+        self._failure: BaseException | None = None
+        self._begun = time.monotonic()  # when the batch under way was
+        self._stalled = False
+        super().__init__(loader, order)
+
+    def run(self) -> None:
+        """What the thread does; FFCV's base class starts it."""
+        try:
+            super().run()
+        except BaseException as error:
+            self._failure = error
+            self.output_queue.put(None)
+
+    def run_pipeline(self, *arguments: Any) -> Any:
+        self._begun = time.monotonic()
+        return super().run_pipeline(*arguments)
+
+    def __next__(self) -> Any:
+        """The next batch. Raises StopIteration after the last, UserError when there will be none.
+
+        An empty queue means that a batch is under way.
+        """
+        filled = self.output_queue.not_empty
+        with filled:
+            while not filled.wait_for(lambda: self.output_queue.queue, timeout=TICK):
+                if time.monotonic() - self._begun > self._stall:
+                    self._stalled = True
+                    raise self._stall_error()
+        try:
+            return super().__next__()
+        except StopIteration:
+            if self._failure is not None:
+                raise self._error(self._failure) from self._failure
+            raise
+
+    def close(self) -> None:
+        """End the thread, and wait until it has ended, unless it is what stalled."""
+        super().close()
+        room = self.output_queue.not_full
+        with room:  # it may be waiting for some
+            self.output_queue.maxsize = UNLIMITED
+            room.notify_all()
+        if self.is_alive() and not self._stalled:
+            self.join()
+
+    def _error(self, failure: BaseException) -> UserError:
+        if isinstance(failure, UserError):
+            return failure
+        reason = next(iter(str(failure).splitlines()), "") or type(failure).__name__
+        return UserError(
+            f"{self._reading.path}: the loader failed: {reason}; check the file with `prep verify`"
+        )
+
+    def _stall_error(self) -> UserError:
+        samples = self._reading.waiting()
+        named = ", ".join(map(str, samples[:NAMED])) + (", ..." if len(samples) > NAMED else "")
+        return UserError(
+            f"{self._reading.path}: no batch for {self._stall:g} s while reading samples {named}; "
+            "see whether the disk or the network file system answers, then run the same command "
+            "again"
+        )

@@ -1,0 +1,219 @@
+"""From samples' numbers to their pixels, each record checked: the loader's first stage.
+
+Takes the places, sizes and crc32s of a beton's records and a batch's sample indices [B]; fills
+uint8 [B,S,S,3] RGB. Every thread of numba reads a record (pread), compares its crc32, and decodes
+it with FFCV's own function into its place in the batch, so that the pixels are those of FFCV's
+decoder, which itself would take a damaged record for stale pixels, and a file that became shorter
+for a crash. The kernel is kept on disk once it is compiled.
+
+The functions called by address, imdecode of FFCV and pread of the C library, go by name: that is
+what lets numba keep a kernel that calls them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from ffcv import libffcv
+from ffcv.pipeline.allocation_query import AllocationQuery
+from ffcv.pipeline.operation import Operation
+from ffcv.pipeline.state import State
+from llvmlite import binding
+from numba import njit, prange, types
+from numba.np.ufunc import parallel
+
+from prep.handover import Records
+from prep.program import UserError
+from train.crc32 import crc32
+
+# What became of a sample.
+WAITING, READ, UNREADABLE, CUT_SHORT, DAMAGED, UNDECODABLE = range(6)
+
+ADVISES = hasattr(os, "posix_fadvise")  # not macOS
+WILL_NEED = getattr(os, "POSIX_FADV_WILLNEED", 0)
+
+binding.add_symbol("ffcv_imdecode", ctypes.cast(libffcv.lib.imdecode, ctypes.c_void_p).value)
+thread_number: Any = parallel.get_thread_id
+_pread: Any = types.ExternalFunction(  # of file, memory, bytes, offset
+    "pread", types.intp(types.int32, types.uintp, types.uintp, types.int64)
+)
+_advise: Any = types.ExternalFunction(  # of file, offset, bytes, advice
+    "posix_fadvise", types.int32(types.int32, types.int64, types.int64, types.int32)
+)
+_imdecode: Any = types.ExternalFunction(  # of a JPEG and pixels: addresses, bytes, sides; a crop
+    "ffcv_imdecode",
+    types.int32(types.uintp, types.uint64, *2 * [types.uint32], types.uintp, *8 * [types.uint32]),
+)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def read_samples(
+    file: int,
+    samples: npt.NDArray[np.int64],
+    ahead: npt.NDArray[np.int64],
+    ptr: npt.NDArray[np.uint64],
+    size: npt.NDArray[np.uint64],
+    checksums: npt.NDArray[np.uint32],
+    raw: bool,
+    scratch: npt.NDArray[np.uint8],
+    out: npt.NDArray[np.uint8],
+    status: npt.NDArray[np.uint8],
+) -> None:
+    """Fill out [B,S,S,3] and status [B] for samples [B]; ask the system for those `ahead` [A].
+
+    file: a descriptor; ptr, size, checksums [N]: of all records; scratch: [threads, largest size].
+    """
+    side = out.shape[1]
+    for b in prange(len(samples)):
+        if ADVISES and b < len(ahead):
+            _advise(file, np.int64(ptr[ahead[b]]), np.int64(size[ahead[b]]), WILL_NEED)
+        sample = samples[b]
+        length = np.uintp(size[sample])
+        record = out[b].reshape(-1) if raw else scratch[thread_number()]
+        got = _pread(file, record.ctypes.data, length, np.int64(ptr[sample]))
+        if got < 0:
+            status[b] = UNREADABLE
+        elif np.uintp(got) != length:
+            status[b] = CUT_SHORT
+        elif crc32(record[:length]) != checksums[sample]:
+            status[b] = DAMAGED
+        elif (
+            not raw
+            and _imdecode(
+                record.ctypes.data,
+                length,
+                *(side, side, out[b].ctypes.data, side, side, 0, 0, 1, 1, 0, 0),
+            )
+            != 0
+        ):
+            status[b] = UNDECODABLE
+        else:
+            status[b] = READ
+
+
+class SampleError(UserError):
+    """A sample that could not be had; the message names it and the file."""
+
+
+class Reading(Operation):  # type: ignore[misc]
+    """FFCV operation: the buffer of a batch in, the same filled with pixels out."""
+
+    def __init__(self, path: Path, records: Records, side: int, raw: bool) -> None:
+        super().__init__()
+        self.path, self.records, self.raw = path, records, raw
+        self.shape = (side, side, 3)
+        threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        self._scratch = np.empty((threads, 0 if raw else int(records.size.max())), np.uint8)
+        self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.close = weakref.finalize(self, os.close, self.file)
+        self.samples = np.empty(0, np.int64)  # of the batch that is being read
+        self.status = np.empty(0, np.uint8)
+        self.ahead = np.empty(0, np.int64)  # samples that are soon to be read
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, None]:
+        return replace(previous_state, jit_mode=False), None
+
+    def generate_code(self) -> Callable[..., npt.NDArray[np.uint8]]:
+        def read(
+            out: npt.NDArray[np.uint8], _: None, indices: npt.NDArray[np.integer]
+        ) -> npt.NDArray[np.uint8]:
+            self.status = np.full(len(indices), WAITING, np.uint8)
+            self.samples = indices.astype(np.int64)
+            records = self.records
+            read_samples(
+                self.file,
+                self.samples,
+                self.ahead,
+                records.ptr,
+                records.size,
+                records.crc32,
+                self.raw,
+                self._scratch,
+                out,
+                self.status,
+            )
+            if (self.status != READ).any():
+                raise self._failure()
+            return out
+
+        code: Any = read
+        code.with_indices = True
+        return read
+
+    def waiting(self) -> list[int]:
+        """The samples of the batch under way that have not been read yet."""
+        samples: list[int] = self.samples[self.status == WAITING].tolist()
+        return samples
+
+    def _failure(self) -> SampleError:
+        place = int((self.status != READ).argmax())
+        sample = int(self.samples[place])
+        offset, size = int(self.records.ptr[sample]), int(self.records.size[sample])
+        reason = {
+            UNREADABLE: self._why_unreadable(offset),
+            CUT_SHORT: "the file ends before it does",
+            DAMAGED: "its crc32 is not the one that was written",
+            UNDECODABLE: "it cannot be decoded",
+        }[int(self.status[place])]
+        return SampleError(
+            f"{self.path}: sample {sample} ({size} bytes from {offset} on): {reason}; look at the "
+            "file with `prep verify`, copy it again or write it again"
+        )
+
+    def _why_unreadable(self, offset: int) -> str:
+        try:
+            os.pread(self.file, 1, offset)
+        except OSError as error:
+            return str(error.strerror)
+        return os.strerror(errno.EIO)
+
+
+class Buffer(Operation):  # type: ignore[misc]
+    """FFCV decoder that does not decode: gives the memory of a batch to the next operation."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        super().__init__()
+        self.shape, self.dtype = shape, np.dtype(dtype)
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
+        state = replace(previous_state, shape=self.shape, dtype=self.dtype, jit_mode=True)
+        return state, AllocationQuery(self.shape, self.dtype)
+
+    def generate_code(self) -> Callable[..., npt.NDArray[Any]]:
+        def give(indices: Any, memory: Any, *_: object) -> Any:
+            return memory[: len(indices)]
+
+        return give
+
+
+class Labels(Operation):  # type: ignore[misc]
+    """FFCV operation: int64 [B,2] in, filled with each sample's label and index out."""
+
+    def __init__(self, labels: npt.NDArray[np.int64]) -> None:
+        super().__init__()
+        self.labels = labels  # [N]
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, None]:
+        return replace(previous_state, jit_mode=False), None
+
+    def generate_code(self) -> Callable[..., npt.NDArray[np.int64]]:
+        def fill(
+            out: npt.NDArray[np.int64], _: None, indices: npt.NDArray[np.integer]
+        ) -> npt.NDArray[np.int64]:
+            out[:, 0] = self.labels[indices]
+            out[:, 1] = indices
+            return out
+
+        code: Any = fill
+        code.with_indices = True
+        return fill
