@@ -33,17 +33,21 @@ from train.recipe import Mean, Noise, Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What the training images go through; the defaults are the paper's. Evaluation has none."""
+    """What the training images go through; the defaults are the paper's. Evaluation has none.
 
-    crop: int  # pixels, 224 in the paper
-    mirror: bool  # mirror every second image, on average
+    Raises UserError naming a value out of its range. "Authors" is convdata.py of their 2012 code,
+    where only training images are divided, and "log" the one at the foot of layer-params-145.cfg.
+    """
+
+    crop: int  # pixels: paper and authors 224; replicas without conv1's padding 227
+    mirror: bool  # mirror every second image, on average (paper)
     colour_noise: float  # standard deviation of the alphas, 0.1 in the paper; 0 for no noise
     seed: int  # 0 <= seed < 2^63
-    mean: Mean = "matched"
-    noise: Noise = "standard-deviations"
-    noise_divisor: float = 1.0  # of everything, in the epochs that have noise
-    noise_until: int = 0  # the first epoch without noise, counted from 0; 0: noise to the end
-    share: int = 1  # so many consecutive samples have one crop and mirror
+    mean: Mean = "matched"  # at the crop's own place (paper); "centre": data_mean_crop (authors)
+    noise: Noise = "standard-deviations"  # authors; see train/colour.py
+    noise_divisor: float = 1.0  # of everything while there is noise; authors: 1 + colour_noise
+    noise_until: int = 0  # the first epoch without, counted from 0; log: 67; 0: noise to the end
+    share: int = 1  # so many consecutive samples have one crop and mirror; authors: crop_chunk, 32
 
     def __post_init__(self) -> None:
         limits = {
