@@ -1,4 +1,9 @@
-"""The training augmentation: against plain NumPy, its distribution, its purity, inside FFCV."""
+"""The training augmentation: against plain NumPy, its distribution, its purity, inside FFCV.
+
+Three ways are compared with one NumPy version: the kernel uncompiled, compiled, and as tensors.
+"""
+
+import dataclasses
 
 import numba
 import numpy as np
@@ -10,67 +15,156 @@ from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
 from ffcv.transforms import ToTensor
 from ffcv.writer import DatasetWriter
+from golden_augment import GOLDEN, sheet
+from PIL import Image
 
 from prep.handover import Statistics
 from prep.program import UserError
-from train.augment import Augment, Augmentation, augment_batch, draw, noise_axes
+from train import augment
+from train.augment import Augment, Augmentation, augment_batch, draw, mirror_row, of_recipe, tables
+from train.augment_device import DeviceAugment
 from train.philox import COLOUR_NOISE, CROP_AND_MIRROR, philox4x32
+from train.recipe import load_recipe
 
-SIDE, CROP = 64, 53
-POSITIONS = SIDE - CROP + 1
+SIDE, CROP = 40, 33
 SEED = 20120930 << 20  # more than 32 bits
+EPOCH = 3
+PAPER = Augmentation(CROP, True, 0.1, SEED)
+ULP = 2.0**-16  # of a float32 between 128 and 255: one grey level is 65536 of them
+
+OPTIONS = {
+    "paper": {},
+    "no mirror": {"mirror": False},
+    "whole picture": {"crop": SIDE},
+    "centre mean": {"mean": "centre"},
+    "eigenvalues": {"noise": "eigenvalues"},
+    "per image": {"noise": "per-image", "colour_noise": 1.0},
+    "no noise": {"noise": "none", "noise_divisor": 1.1},
+    "sigma 0": {"colour_noise": 0.0, "noise_divisor": 1.1},
+    "authors": {"mean": "centre", "noise_divisor": 1.1, "share": 4, "noise_until": EPOCH + 1},
+    "authors, late": {"mean": "centre", "noise_divisor": 1.1, "share": 4, "noise_until": EPOCH},
+    "per image, divided": {"noise": "per-image", "noise_divisor": 1.5, "noise_until": 9},
+    "per image, late": {"noise": "per-image", "noise_divisor": 1.5, "noise_until": EPOCH},
+}
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (10, SIDE, SIDE, 3), dtype=np.uint8)
-    mean = generator.uniform(0, 255, (SIDE, SIDE, 3)).astype(np.float32)
-    axes = generator.normal(0, 60, (3, 3)).astype(np.float32)
-    return images, mean, axes
+    """uint8 [10,40,40,3]: noise, one picture in grey, one of one colour."""
+    images = np.random.default_rng(0).integers(0, 256, (10, SIDE, SIDE, 3), dtype=np.uint8)
+    images[4] = images[4, :, :, :1]
+    images[5] = 200, 100, 50
+    return images
 
 
-def plain(image, index, mean, axes, epoch, crop=CROP, mirror=True, sigma=0.1, seed=SEED):
-    """One image by the paper: crop, mean off, reflection, [p1 p2 p3][a1 s1, a2 s2, a3 s3]^T."""
-    top, left, turned, alphas = draw(seed, epoch, index, len(image) - crop + 1, sigma)
-    rows, columns = slice(top, top + crop), slice(left, left + crop)
-    centred = image[rows, columns].astype(np.float32) - mean[rows, columns]
-    if mirror and turned:
-        centred = centred[:, ::-1]
-    noise = np.zeros(3)
-    for axis, alpha in zip(axes.astype(np.float64).T, alphas, strict=True):
-        noise += axis * alpha
-    return centred + noise.astype(np.float32)
+@pytest.fixture(scope="module")
+def statistics():
+    generator = np.random.default_rng(2)
+    vectors = np.linalg.qr(generator.normal(size=(3, 3)))[0]
+    eigenvalues = np.array([14400.0, 1600.0, 400.0])
+    return Statistics(
+        count=1,
+        mean_image=generator.uniform(0, 255, (SIDE, SIDE, 3)).astype(np.float32),
+        channel_mean=np.zeros(3),
+        covariance=vectors @ np.diag(eigenvalues) @ vectors.T,
+        eigenvalues=eigenvalues,
+        eigenvectors=vectors,
+        decoder="test",
+        pixels_id="test",
+    )
 
 
-def run(kernel, pictures, indices, epoch=3, crop=CROP, mirror=True, sigma=0.1, seed=SEED):
-    """Images are taken from `pictures` by index, modulo their number."""
-    images, mean, axes = pictures
+def plain(image, index, what, statistics, epoch=EPOCH):
+    """One image by the paper or the authors' description, in 64 bits."""
+    side, crop = len(image), what.crop
+    positions = side - crop + 1
+    top, left, turned, alphas = draw(what.seed, epoch, index, positions, 1.0, what.share)
+    turned = turned and what.mirror
+    sigma = what.colour_noise
+    if what.noise == "none" or (what.noise_until and epoch >= what.noise_until):
+        sigma = 0.0
+    pixels = image[top : top + crop, left : left + crop].astype(np.float64)
+    mean = statistics.mean_image.astype(np.float64)
+
+    # [p1 p2 p3][a1 s1, a2 s2, a3 s3]^T
+    values, vectors = statistics.eigenvalues, statistics.eigenvectors
+    if what.noise == "per-image":
+        values, vectors = np.linalg.eigh(np.cov(image.reshape(-1, 3).T.astype(float), ddof=0))
+        values, vectors = values[::-1].clip(0), vectors[:, ::-1]
+        vectors = vectors * [np.sign(v[np.abs(v).argmax()]) for v in vectors.T]
+    scales = values if what.noise == "eigenvalues" else np.sqrt(values)
+    pixels = pixels + vectors @ (sigma * np.array(alphas) * scales)
+    if what.noise == "per-image":
+        pixels = pixels.clip(0, 255)
+
+    if what.mean == "matched":
+        out = pixels - mean[top : top + crop, left : left + crop]
+        out = out[:, ::-1] if turned else out
+    else:
+        border = (side - crop) // 2
+        out = pixels[:, ::-1] if turned else pixels
+        out = out - mean[border : border + crop, border : border + crop]
+    return out / what.noise_divisor if sigma else out
+
+
+def compiled(images, indices, what, statistics, epoch=EPOCH):
     indices = np.asarray(indices, np.int64)
-    out = np.full((len(indices), crop, crop, 3), np.nan, np.float32)
-    chosen = images[indices % len(images)]
-    kernel(chosen, out, indices, mean, axes, mirror, sigma, seed, epoch)
+    out = np.full((len(indices), what.crop, what.crop, 3), np.nan, np.float32)
+    augment_batch(images[indices % len(images)], out, indices, epoch, tables(what, statistics))
     return out
 
 
-@pytest.mark.parametrize("mirror", [True, False])
-@pytest.mark.parametrize("crop", [CROP, SIDE])
-def test_compiled_kernel_equals_plain_numpy(pictures, crop, mirror):
-    images, mean, axes = pictures
-    indices = [3, 0, 8, 1_281_166, 5, 2**32 - 1]
-    got = run(augment_batch, pictures, indices, crop=crop, mirror=mirror)
-    for out, index in zip(got, indices, strict=True):
-        expected = plain(images[index % 10], index, mean, axes, 3, crop=crop, mirror=mirror)
-        np.testing.assert_array_equal(out, expected)
+def uncompiled(images, indices, what, statistics, epoch=EPOCH):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("augment_image", "draw", "mirror_row", "image_axes", "philox4x32"):
+            patch.setattr(augment, name, getattr(augment, name).py_func)
+        indices = np.asarray(indices, np.int64)
+        out = np.full((len(indices), what.crop, what.crop, 3), np.nan, np.float32)
+        chosen = images[indices % len(images)]
+        augment_batch.py_func(chosen, out, indices.tolist(), epoch, tables(what, statistics))
+    return out
 
 
-def test_uncompiled_kernel_equals_plain_numpy(pictures):
-    images, mean, axes = pictures
-    images, mean = images[:, :20, :20].copy(), mean[:20, :20].copy()
-    indices = range(6)
-    got = run(augment_batch.py_func, (images, mean, axes), indices, crop=17)
+def as_tensors(images, indices, what, statistics, epoch=EPOCH):
+    indices = torch.as_tensor(indices)
+    module = DeviceAugment(what, statistics, side=images.shape[1])
+    out = module(torch.from_numpy(images)[indices % len(images)], indices, torch.tensor(epoch))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    return out.permute(0, 2, 3, 1).numpy()  # NCHW to NHWC
+
+
+@pytest.mark.parametrize("way", [uncompiled, compiled, as_tensors])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_every_option_equals_plain_numpy(pictures, statistics, options, way):
+    what = dataclasses.replace(PAPER, **options)
+    indices = [*range(9), 1_281_166, 2**32 - 1]
+    got = way(pictures, indices, what, statistics)
     for out, index in zip(got, indices, strict=True):
-        np.testing.assert_array_equal(out, plain(images[index], index, mean, axes, 3, crop=17))
+        expected = plain(pictures[index % 10], index, what, statistics)
+        np.testing.assert_allclose(out, expected, rtol=4e-7, atol=4 * ULP)
+
+
+def test_the_plain_version_takes_every_turn(pictures, statistics):
+    """What the comparison covers: mirrored and not, noise off and on, clipped and not."""
+    what = dataclasses.replace(PAPER, noise="per-image", colour_noise=1.0)
+    draws = [draw(SEED, EPOCH, index, SIDE - CROP + 1, 1.0) for index in range(9)]
+    assert {mirror for _, _, mirror, _ in draws} == {True, False}
+    whole = dataclasses.replace(what, mirror=False, crop=SIDE)
+    mean = statistics.mean_image
+    back = [plain(pictures[i], i, whole, statistics) + mean for i in range(9)]
+    assert {0.0, 255.0} <= set(np.round(back, 9).ravel().tolist())
+
+
+@pytest.mark.parametrize("kernel", [mirror_row, mirror_row.py_func])
+@pytest.mark.parametrize("pixels", [1, 2, 5, 21, 22, 31, 224, 227])
+def test_a_row_is_mirrored_pixel_by_pixel(kernel, pixels):
+    row = np.random.default_rng(pixels).integers(0, 256, (pixels, 3), dtype=np.uint8)
+    out = np.zeros(3 * pixels, np.uint8)
+    kernel(row.reshape(-1), out)
+    np.testing.assert_array_equal(out.reshape(-1, 3), row[::-1])
+
+
+# --------------------------------------------------------------------------- what is drawn
 
 
 def test_draws_follow_from_the_random_words():
@@ -91,15 +185,16 @@ def test_draws_follow_from_the_random_words():
         assert draw.py_func(SEED, 4, index, 33, 0.1) == (top, left, mirror, pytest.approx(alphas))
 
 
-def test_distribution_of_the_draws():
+@pytest.mark.parametrize("positions", [33, 30])  # 256 - 224 + 1 and 256 - 227 + 1
+def test_distribution_of_the_draws(positions):
     count = 200_000
-    draws = [draw(1, 0, index, 33, 0.1) for index in range(count)]  # 33 = 256 - 224 + 1
-    places = np.zeros((33, 33))
+    draws = [draw(1, 0, index, positions, 0.1) for index in range(count)]
+    places = np.zeros((positions, positions))
     np.add.at(places, ([d[0] for d in draws], [d[1] for d in draws]), 1)
     assert places.min() > 0
-    expected = count / 33**2
+    expected = count / positions**2
     chi_square = ((places - expected) ** 2 / expected).sum()
-    freedom = 33**2 - 1
+    freedom = positions**2 - 1
     assert abs(chi_square - freedom) < 4 * np.sqrt(2 * freedom)
     mirrored = sum(d[2] for d in draws)
     assert abs(mirrored - count / 2) < 4 * np.sqrt(count / 4)
@@ -110,29 +205,6 @@ def test_distribution_of_the_draws():
     np.testing.assert_allclose((alphas**4).mean(axis=0), 3, atol=4 * np.sqrt(96 / count))
 
 
-def test_same_pixels_for_any_split_and_order(pictures):
-    indices = np.arange(23)
-    whole = run(augment_batch, pictures, indices)
-    order = np.random.default_rng(1).permutation(indices)
-    np.testing.assert_array_equal(run(augment_batch, pictures, order), whole[order])
-    for cut in (1, 7):
-        parts = [run(augment_batch, pictures, indices[at : at + cut]) for at in range(0, 23, cut)]
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
-
-
-def test_same_pixels_for_any_thread_count(pictures):
-    before = numba.get_num_threads()
-    try:
-        results = []
-        for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
-            numba.set_num_threads(threads)
-            results.append(run(augment_batch, pictures, np.arange(40)))
-    finally:
-        numba.set_num_threads(before)
-    for result in results:
-        np.testing.assert_array_equal(result, results[0])
-
-
 def test_epoch_seed_and_sample_each_change_the_draw():
     first = draw(1, 0, 5, 33, 0.1)
     others = [draw(1, 1, 5, 33, 0.1), draw(2, 0, 5, 33, 0.1), draw(1, 0, 6, 33, 0.1)]
@@ -141,40 +213,111 @@ def test_epoch_seed_and_sample_each_change_the_draw():
     assert draw(1, 0, 5, 33, 0.1) == first
 
 
-def test_no_noise_when_sigma_is_zero(pictures):
-    images, mean, _ = pictures
-    out = run(augment_batch, pictures, [4], crop=SIDE, mirror=False, sigma=0.0)
-    np.testing.assert_array_equal(out[0], images[4].astype(np.float32) - mean)
+def test_thirty_two_samples_share_crop_and_mirror_but_not_noise():
+    draws = [draw(1, 0, index, 33, 0.1, 32) for index in range(64)]
+    places = [(top, left, mirror) for top, left, mirror, _ in draws]
+    assert set(places[:32]) == {places[0]}
+    assert set(places[32:]) == {places[32]}
+    assert places[0] != places[32]
+    assert len({alphas for *_, alphas in draws}) == 64
+    assert [d[3] for d in draws] == [draw(1, 0, index, 33, 0.1)[3] for index in range(64)]
 
 
-def test_nothing_is_clipped():
-    white = np.full((1, 8, 8, 3), 255, np.uint8)
-    mean = np.zeros((8, 8, 3), np.float32)
-    axes = np.full((3, 3), 1000, np.float32)
-    outs = [run(augment_batch, (white, mean, axes), [i], crop=8) for i in range(20)]
-    assert max(out.max() for out in outs) > 255
-    assert min(out.min() for out in outs) < 0
+# --------------------------------------------------------------------------- a pure function
 
 
-def test_noise_axes_are_columns_times_their_scale():
-    vectors = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
-    statistics = Statistics(
-        count=1,
-        mean_image=np.zeros((4, 4, 3), np.float32),
-        channel_mean=np.zeros(3),
-        covariance=vectors @ np.diag([14400.0, 1600.0, 400.0]) @ vectors.T,
-        eigenvalues=np.array([14400.0, 1600.0, 400.0]),
-        eigenvectors=vectors,
-        decoder="test",
-        pixels_id="test",
+def test_same_pixels_for_any_split_and_order(pictures, statistics):
+    indices = np.arange(23)
+    for what in (PAPER, dataclasses.replace(PAPER, noise="per-image", share=4)):
+        whole = compiled(pictures, indices, what, statistics)
+        order = np.random.default_rng(1).permutation(indices)
+        np.testing.assert_array_equal(compiled(pictures, order, what, statistics), whole[order])
+        for cut in (1, 7):
+            starts = range(0, 23, cut)
+            parts = [compiled(pictures, indices[i : i + cut], what, statistics) for i in starts]
+            np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_same_pixels_for_any_thread_count(pictures, statistics):
+    before = numba.get_num_threads()
+    try:
+        results = []
+        for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+            numba.set_num_threads(threads)
+            results.append(compiled(pictures, np.arange(40), PAPER, statistics))
+    finally:
+        numba.set_num_threads(before)
+    for result in results:
+        np.testing.assert_array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("way", [compiled, as_tensors])
+def test_noise_ends_with_its_epoch_and_so_does_the_divisor(pictures, statistics, way):
+    noisy = dataclasses.replace(PAPER, noise_divisor=1.1)
+    ending = dataclasses.replace(noisy, noise_until=67)
+    quiet = dataclasses.replace(PAPER, noise="none")
+    for epoch, same_as in ((0, noisy), (66, noisy), (67, quiet), (90, quiet)):
+        np.testing.assert_array_equal(
+            way(pictures, [1, 2], ending, statistics, epoch),
+            way(pictures, [1, 2], same_as, statistics, epoch),
+        )
+
+
+def test_without_noise_crops_are_exact(pictures, statistics):
+    what = dataclasses.replace(PAPER, crop=SIDE, mirror=False, noise="none")
+    out = compiled(pictures, [4], what, statistics)
+    np.testing.assert_array_equal(out[0], pictures[4].astype(np.float32) - statistics.mean_image)
+
+
+def test_only_the_noise_of_each_image_is_clipped(pictures, statistics):
+    black = dataclasses.replace(statistics, mean_image=np.zeros((SIDE, SIDE, 3), np.float32))
+    loud = dataclasses.replace(PAPER, colour_noise=3.0)
+    out = compiled(pictures, range(20), loud, black)
+    assert out.max() > 255
+    assert out.min() < 0
+    clipped = compiled(pictures, range(20), dataclasses.replace(loud, noise="per-image"), black)
+    assert (clipped.min(), clipped.max()) == (0, 255)
+
+
+# --------------------------------------------------------------------------- what is asked for
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("crop", 0),
+        ("colour_noise", -0.1),
+        ("colour_noise", float("nan")),
+        ("colour_noise", float("inf")),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("noise_divisor", 0.0),
+        ("noise_divisor", -1.1),
+        ("noise_divisor", float("inf")),
+        ("noise_until", -1),
+        ("share", 0),
+    ],
+)
+def test_nonsense_is_refused_by_name_and_value(field, value):
+    with pytest.raises(UserError, match=rf"{field} must be .* it is {value}"):
+        dataclasses.replace(PAPER, **{field: value})
+
+
+def test_the_papers_recipe_is_the_default_augmentation():
+    assert of_recipe(load_recipe("paper"), 224) == Augmentation(224, True, 0.1, 0)
+
+
+def test_a_recipes_values_reach_the_augmentation():
+    settings = ["mean=centre", "noise=per-image", "noise_divisor=1.1", "noise_until=67", "share=32"]
+    recipe = load_recipe("paper", [*settings, "mirror=false", "colour_noise=0.2", "seed=5"])
+    assert of_recipe(recipe, 224) == Augmentation(
+        224, False, 0.2, 5, "centre", "per-image", 1.1, 67, 32
     )
-    axes = noise_axes(statistics, "standard_deviations")
-    assert axes.dtype == np.float32
-    np.testing.assert_allclose(axes[:, 0], vectors[:, 0] * 120, rtol=1e-6)
-    # alphas of standard deviation 1 give the covariance of the pixels
-    np.testing.assert_allclose(axes @ axes.T, statistics.covariance, rtol=1e-5, atol=1e-2)
-    eigenvalue_axes = noise_axes(statistics, "eigenvalues")
-    np.testing.assert_allclose(eigenvalue_axes[:, 2], vectors[:, 2] * 400, rtol=1e-6)
+
+
+def test_32_epochs_of_a_picture_are_as_they_were():
+    golden = np.asarray(Image.open(GOLDEN), np.int16)
+    assert np.abs(sheet().astype(np.int16) - golden).max() <= 1  # a tie may round the other way
 
 
 # --------------------------------------------------------------------------- inside FFCV
@@ -197,7 +340,7 @@ class _Indexed(torch.utils.data.Dataset):
 def beton(pictures, tmp_path_factory):
     path = tmp_path_factory.mktemp("augment") / "ten.beton"
     fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
-    DatasetWriter(str(path), fields, num_workers=1).from_indexed_dataset(_Indexed(pictures[0]))
+    DatasetWriter(str(path), fields, num_workers=1).from_indexed_dataset(_Indexed(pictures))
     return path
 
 
@@ -219,29 +362,30 @@ def load(beton, operation, order, workers):
 @pytest.mark.parametrize(
     ("order", "workers"), [(OrderOption.RANDOM, 1), (OrderOption.SEQUENTIAL, 2)]
 )
-def test_ffcv_loader_gives_each_sample_its_augmentation(beton, pictures, order, workers):
-    images, mean, axes = pictures
+def test_ffcv_loader_gives_each_sample_its_augmentation(
+    beton, pictures, statistics, order, workers
+):
     workers = min(workers, numba.config.NUMBA_NUM_THREADS)
-    operation = Augment(Augmentation(CROP, True, 0.1, SEED), mean, axes)
+    operation = Augment(PAPER, statistics)
     loader = load(beton, operation, order, workers)
     for epoch in (0, 7):
         operation.epoch = epoch
         seen = []
         for batch, labels in loader:
-            assert batch.dtype == torch.float32
-            for out, (index,) in zip(batch.numpy(), labels.tolist(), strict=True):
-                np.testing.assert_array_equal(out, plain(images[index], index, mean, axes, epoch))
-                seen.append(index)
+            indices = labels[:, 0].numpy()
+            np.testing.assert_array_equal(
+                batch.numpy(), compiled(pictures, indices, PAPER, statistics, epoch)
+            )
+            seen += indices.tolist()
         assert sorted(seen) == list(range(10))  # two batches of 4, one of 2
 
 
-def test_mean_image_of_another_size_is_refused(beton, pictures):
-    operation = Augment(Augmentation(CROP, True, 0.1, SEED), pictures[1][:60, :60], pictures[2])
-    with pytest.raises(UserError, match=r"\(64, 64, 3\).*\(60, 60, 3\)"):
-        load(beton, operation, OrderOption.SEQUENTIAL, 1)
+def test_mean_image_of_another_size_is_refused(beton, statistics):
+    small = dataclasses.replace(statistics, mean_image=statistics.mean_image[:36, :36])
+    with pytest.raises(UserError, match=r"\(40, 40, 3\).*\(36, 36, 3\)"):
+        load(beton, Augment(PAPER, small), OrderOption.SEQUENTIAL, 1)
 
 
-def test_crop_larger_than_the_image_is_refused(beton, pictures):
-    operation = Augment(Augmentation(SIDE + 1, True, 0.1, SEED), *pictures[1:])
-    with pytest.raises(UserError, match="crop of 65 does not fit images of 64x64"):
-        load(beton, operation, OrderOption.SEQUENTIAL, 1)
+def test_crop_larger_than_the_image_is_refused(statistics):
+    with pytest.raises(UserError, match="crop of 41 does not fit images of 40x40"):
+        Augment(dataclasses.replace(PAPER, crop=SIDE + 1), statistics)

@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 
+from train.augment_device import to_side
 from train.dataset import open_dataset
 from train.evaluate import cut_views, evaluate, probabilities, wrong
 from train.loader import Batch, Batches
 from train.network import AlexNet
+from train.recipe import Mean
 
 SIDE, CROP = 256, 224
 WEIGHTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the classes, so that mirroring makes no ties
@@ -65,7 +67,7 @@ def peaks(view: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def numpy_views(
-    images: npt.NDArray[np.uint8], mean: npt.NDArray[np.float32]
+    images: npt.NDArray[Any], mean: npt.NDArray[np.float32]
 ) -> list[npt.NDArray[np.float64]]:
     centred = images.astype(np.float64) - mean
     crops = [centred[:, top : top + CROP, left : left + CROP] for top, left in PLACES.values()]
@@ -79,6 +81,60 @@ def test_ten_views_are_the_papers(mean: npt.NDArray[np.float32]) -> None:
     assert cut.dtype == torch.float32
     for view, wanted in zip(cut, numpy_views(images, mean), strict=True):
         np.testing.assert_allclose(view.permute(0, 2, 3, 1), wanted, atol=1e-4)
+
+
+def test_five_views_are_the_ten_without_mirror_images(mean: npt.NDArray[np.float32]) -> None:
+    images, mean_image = torch.from_numpy(noise(2)), torch.from_numpy(mean)
+    five, ten = (torch.stack([*cut_views(images, mean_image, views)]) for views in (5, 10))
+    assert torch.equal(five, ten[::2])
+
+
+def test_the_authors_take_the_means_centre_off_after_mirroring(
+    mean: npt.NDArray[np.float32],
+) -> None:
+    images = noise(3)
+    cut = cut_views(torch.from_numpy(images), torch.from_numpy(mean), 10, "centre")
+    pixels = numpy_views(images, np.zeros_like(mean))
+    for view, wanted in zip(cut, pixels, strict=True):
+        centred = wanted - mean[16:240, 16:240]
+        np.testing.assert_allclose(view.permute(0, 2, 3, 1), centred, atol=1e-4)
+
+
+@pytest.mark.parametrize("mean_at", ["matched", "centre"])
+def test_views_of_another_crop(mean_at: Mean, mean: npt.NDArray[np.float32]) -> None:
+    images = noise(2)
+    cut = [*cut_views(torch.from_numpy(images), torch.from_numpy(mean), 10, mean_at, crop=227)]
+    assert {view.shape for view in cut} == {(2, 3, 227, 227)}
+    start = 14 if mean_at == "centre" else 29  # of the mean; of the last view's crop, 256 - 227
+    means = mean[start : start + 227, start : start + 227]
+    pixels = images[:, 29:, 29:].astype(np.float64)
+    last = pixels[:, :, ::-1] - (means if mean_at == "centre" else means[:, ::-1])
+    np.testing.assert_allclose(cut[-1].permute(0, 2, 3, 1), last, atol=1e-4)
+
+
+def test_images_of_another_side_are_brought_to_the_mean_images(
+    mean: npt.NDArray[np.float32],
+) -> None:
+    small, mean_image = torch.from_numpy(noise(4, side=64)), torch.from_numpy(mean)
+    resized = to_side(small, SIDE)
+    for views in (1, 5, 10):
+        found = probabilities(_Peaks(), small, mean_image, views)
+        wanted = probabilities(_Peaks(), resized, mean_image, views)
+        assert list(found) == list(wanted)
+        assert all(torch.equal(found[count], wanted[count]) for count in found)
+
+
+def test_the_mean_reaches_the_views(mean: npt.NDArray[np.float32]) -> None:
+    """Probabilities and scores by the authors' mean are those of their views."""
+    images, labels = noise(4, seed=2), np.arange(4)
+    tensors = torch.from_numpy(images), torch.from_numpy(mean)
+    views = [_Peaks()(view).softmax(1) for view in cut_views(*tensors, 5, "centre")]
+    found = probabilities(_Peaks(), *tensors, 5, "centre")
+    torch.testing.assert_close(found[5], torch.stack(views).mean(0))
+    assert not torch.equal(found[5], probabilities(_Peaks(), *tensors, 5)[5])
+    scores = evaluate(_Peaks(), batches_of(images, labels, 3), tensors[1], 5, "centre")
+    loss = -found[5][torch.arange(4), torch.arange(4)].log().mean()
+    assert scores[5].loss == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_the_single_view_is_the_centre(mean: npt.NDArray[np.float32]) -> None:

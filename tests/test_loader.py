@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import threading
 import time
@@ -20,7 +21,7 @@ from prep import handover, images
 from prep.handover import Statistics
 from prep.program import UserError
 from train import reading
-from train.augment import Augment, Augmentation, draw, noise_axes
+from train.augment import Augment, Augmentation, draw
 from train.dataset import Dataset, open_dataset, training_statistics
 from train.epoch_order import OrderName, epoch_order
 from train.loader import Batch, Batches
@@ -93,8 +94,7 @@ def stored(train_set: Dataset) -> npt.NDArray[np.uint8]:
 
 
 def make_augment(statistics: Statistics) -> Augment:
-    axes = noise_axes(statistics, "standard_deviations")
-    return Augment(Augmentation(CROP, True, 0.1, SEED), statistics.mean_image, axes)
+    return Augment(Augmentation(CROP, True, 0.1, SEED), statistics)
 
 
 @pytest.fixture(scope="module")
@@ -432,10 +432,8 @@ def test_more_threads_than_the_machine_gives_are_refused(train_set: Dataset) -> 
 def test_a_mean_image_of_another_size_is_refused(
     train_set: Dataset, statistics: Statistics
 ) -> None:
-    small = np.zeros((224, 224, 3), np.float32)
-    augment = Augment(
-        Augmentation(CROP, True, 0.1, SEED), small, noise_axes(statistics, "standard_deviations")
-    )
+    small = dataclasses.replace(statistics, mean_image=np.zeros((224, 224, 3), np.float32))
+    augment = make_augment(small)
     with pytest.raises(UserError, match="statistics of the training data"):
         Batches(train_set, 4, 1, augment)
 

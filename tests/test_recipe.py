@@ -33,7 +33,9 @@ def test_paper_recipe_has_the_papers_values() -> None:
     assert (paper.momentum, paper.weight_decay, paper.dropout) == (0.9, 0.0005, 0.5)
     assert (paper.schedule, paper.drops, paper.drop_factor) == ("plateau", 3, 0.1)
     assert (paper.width, paper.norm, paper.init) == (1.0, "lrn", "paper")
-    assert (paper.mirror, paper.colour_noise) == (True, 0.1)
+    assert (paper.mirror, paper.share, paper.mean) == (True, 1, "matched")
+    assert (paper.noise, paper.colour_noise) == ("standard-deviations", 0.1)
+    assert (paper.noise_divisor, paper.noise_until) == (1.0, 0)
 
 
 def test_a_recipe_is_frozen() -> None:
@@ -70,6 +72,8 @@ def test_missing_keys_are_all_named() -> None:
         ("learning_rate", False),
         ("mirror", 1),
         ("mirror", "true"),
+        ("share", 1.5),
+        ("noise_until", True),
         ("name", 5),
         ("drop_epochs", 25),
         ("drop_epochs", [25, 51.0]),
@@ -90,6 +94,10 @@ def test_wrong_type_names_key_and_value(key: str, value: object) -> None:
         ("dropout", -0.1),
         ("dropout", 1.0),
         ("colour_noise", -0.1),
+        ("share", 0),
+        ("noise_divisor", 0.0),
+        ("noise_divisor", -1.1),
+        ("noise_until", -1),
         ("batch", 0),
         ("epochs", 0),
         ("learning_rate", 0.0),
@@ -122,7 +130,13 @@ def test_floats_are_finite(key: str, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("key", "choices"),
-    [("norm", "lrn, batch"), ("init", "paper, he"), ("schedule", "plateau, steps, one-cycle")],
+    [
+        ("norm", "lrn, batch"),
+        ("init", "paper, he"),
+        ("mean", "matched, centre"),
+        ("noise", "standard-deviations, eigenvalues, per-image, none"),
+        ("schedule", "plateau, steps, one-cycle"),
+    ],
 )
 @pytest.mark.parametrize("value", ["Paper", "", 1, ["lrn"]])
 def test_a_choice_lists_what_there_is(key: str, choices: str, value: object) -> None:

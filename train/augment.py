@@ -2,12 +2,12 @@
 
 What happens to an image follows from (seed, epoch, sample index) alone, so it does not depend on
 threads, batches, the number of GPUs or restarts (invariant 7 of the design). Takes uint8 RGB
-batches [B,S,S,3] as FFCV decodes them, gives float32 [B,crop,crop,3] in grey levels: the pixel
-less the training set's mean at that place, plus the image's colour noise. Nothing is scaled or
-clipped.
+images [S,S,3] as FFCV decodes them, gives float32 [crop,crop,3] in grey levels: the pixel less the
+training set's mean, plus the image's colour noise, over the noise's divisor. This is the CPU's
+way, a numba kernel; train/augment_device.py has the same as tensor operations.
 
-Source: paper sections 2 (mean activity) and 4.1 (crops, reflections, colour noise). The mean is
-subtracted before mirroring, and the noise uses standard deviations, as in the authors' code.
+Sources: paper sections 2 (mean activity) and 4.1 (crops, reflections, colour noise), and where
+they differ the authors' code of 2012, convdata.py, class CroppedImageNetDP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,51 +26,123 @@ from numba import njit, prange
 
 from prep.handover import Statistics
 from prep.program import UserError
+from train.colour import image_axes, noise_axes
 from train.philox import COLOUR_NOISE, CROP_AND_MIRROR, TWO_TO_32, WORD, key_words, philox4x32
+from train.recipe import Mean, Noise, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What the training images go through."""
+    """What the training images go through; the defaults are the paper's. Evaluation has none.
 
-    crop: int  # pixels, 224 in the paper
-    mirror: bool  # mirror every second image, on average
+    Raises UserError naming a value out of its range. "Authors" is convdata.py of their 2012 code,
+    where only training images are divided, and "log" the one at the foot of layer-params-145.cfg.
+    """
+
+    crop: int  # pixels: paper and authors 224; replicas without conv1's padding 227
+    mirror: bool  # mirror every second image, on average (paper)
     colour_noise: float  # standard deviation of the alphas, 0.1 in the paper; 0 for no noise
     seed: int  # 0 <= seed < 2^63
+    mean: Mean = "matched"  # at the crop's own place (paper); "centre": data_mean_crop (authors)
+    noise: Noise = "standard-deviations"  # authors; see train/colour.py
+    noise_divisor: float = 1.0  # of everything while there is noise; authors: 1 + colour_noise
+    noise_until: int = 0  # the first epoch without, counted from 0; log: 67; 0: noise to the end
+    share: int = 1  # so many consecutive samples have one crop and mirror; authors: crop_chunk, 32
+
+    def __post_init__(self) -> None:
+        limits = {
+            "crop must be at least 1": self.crop >= 1,
+            "colour_noise must be at least 0": 0 <= self.colour_noise < math.inf,
+            "seed must be at least 0 and below 2^63": 0 <= self.seed < 2**63,
+            "noise_divisor must be above 0": 0 < self.noise_divisor < math.inf,
+            "noise_until must be at least 0": self.noise_until >= 0,
+            "share must be at least 1": self.share >= 1,
+        }
+        for rule, holds in limits.items():
+            if not holds:
+                key = rule.split(" ", 1)[0]
+                raise UserError(f"augmentation: {rule}, it is {getattr(self, key)}")
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the alphas while there is noise."""
+        return 0.0 if self.noise == "none" else self.colour_noise
 
 
-def noise_axes(
-    statistics: Statistics, kind: Literal["standard_deviations", "eigenvalues"]
-) -> npt.NDArray[np.float32]:
-    """[3,3], column i is principal axis i times its scale, in grey levels for an alpha of 1.
+def of_recipe(recipe: Recipe, crop: int) -> Augmentation:
+    """A recipe's augmentation. Raises UserError as Augmentation does."""
+    return Augmentation(
+        crop=crop,
+        mirror=recipe.mirror,
+        colour_noise=recipe.colour_noise,
+        seed=recipe.seed,
+        mean=recipe.mean,
+        noise=recipe.noise,
+        noise_divisor=recipe.noise_divisor,
+        noise_until=recipe.noise_until,
+        share=recipe.share,
+    )
 
-    The paper prints eigenvalues; the authors' code uses their square roots, the deviations.
-    """
-    scales = {
-        "standard_deviations": statistics.standard_deviations,
-        "eigenvalues": statistics.eigenvalues,
-    }[kind]
-    return (statistics.eigenvectors * scales).astype(np.float32)
+
+class Tables(NamedTuple):
+    """What the kernel takes of an augmentation and the statistics."""
+
+    means: npt.NDArray[np.float32]  # [2,S,S*3], the mean image; mirrored
+    axes: npt.NDArray[np.float32]  # [3,3], see noise_axes
+    centre: bool  # subtract the mean's centre from every crop
+    mirror: bool
+    per_image: bool  # the axes are each image's own, and the noisy pixels are clipped
+    sigma: float
+    scale: np.float32  # 1 / noise_divisor
+    noise_until: int
+    share: int
+    seed: int
+
+
+def tables(augmentation: Augmentation, statistics: Statistics) -> Tables:
+    """Raises UserError when the crop does not fit the statistics' mean image."""
+    mean_SSC = np.ascontiguousarray(statistics.mean_image, np.float32)
+    side = statistics.side
+    if augmentation.crop > side:
+        raise UserError(
+            f"a crop of {augmentation.crop} does not fit images of {side}x{side} pixels"
+        )
+    axes = np.zeros((3, 3), np.float32)
+    if augmentation.noise in ("standard-deviations", "eigenvalues"):
+        axes = noise_axes(statistics, augmentation.noise)
+    return Tables(
+        means=np.stack([mean_SSC, mean_SSC[:, ::-1]]).reshape(2, side, side * 3),
+        axes=axes,
+        centre=augmentation.mean == "centre",
+        mirror=augmentation.mirror,
+        per_image=augmentation.noise == "per-image",
+        sigma=augmentation.sigma,
+        scale=np.float32(1 / augmentation.noise_divisor),
+        noise_until=augmentation.noise_until,
+        share=augmentation.share,
+        seed=augmentation.seed,
+    )
 
 
 @njit(nogil=True, cache=True)
 def draw(
-    seed: int, epoch: int, index: int, positions: int, sigma: float
+    seed: int, epoch: int, index: int, positions: int, sigma: float, share: int = 1
 ) -> tuple[int, int, bool, tuple[float, float, float]]:
     """What is drawn for one sample in one epoch: top, left, mirror, alphas.
 
     top and left are uniform on 0..positions-1, mirror is true half the time, and the three alphas
-    are normal with mean 0 and standard deviation `sigma`.
+    are normal with mean 0 and standard deviation `sigma`. `share` consecutive samples have one
+    place and mirror: the authors' code does so to 32 images of a batch, and its batches are
+    consecutive images of a shuffled set.
     """
     k0, k1 = key_words(seed)
-    sample = index & WORD
-    place = philox4x32(0, sample, epoch, CROP_AND_MIRROR, k0, k1)
+    place = philox4x32(0, (index // share) & WORD, epoch, CROP_AND_MIRROR, k0, k1)
     top = (place[0] * positions) >> 32
     left = (place[1] * positions) >> 32
     mirror = (place[2] >> 31) == 1
 
     # Box-Muller: two uniform numbers, the first never 0, give two normal ones.
-    words = philox4x32(0, sample, epoch, COLOUR_NOISE, k0, k1)
+    words = philox4x32(0, index & WORD, epoch, COLOUR_NOISE, k0, k1)
     radius0 = sigma * math.sqrt(-2.0 * math.log((words[0] + 1) / TWO_TO_32))
     radius1 = sigma * math.sqrt(-2.0 * math.log((words[2] + 1) / TWO_TO_32))
     angle0 = 2.0 * math.pi * (words[1] / TWO_TO_32)
@@ -79,50 +151,77 @@ def draw(
     return top, left, mirror, alphas
 
 
+@njit(nogil=True, cache=True)
+def mirror_row(pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
+    """A row of pixels R G B R G B ..., uint8 [3 n], the last pixel first."""
+    last = np.uintp(len(out) - 3)
+    for x in range(np.uintp(0), np.uintp(len(out)), np.uintp(3)):
+        for c in range(np.uintp(3)):
+            out[x + c] = pixels[last - x + c]
+
+
+@njit(nogil=True, cache=True)
+def augment_image(
+    image_SSC: npt.NDArray[np.uint8],
+    out_HWC: npt.NDArray[np.float32],
+    index: int,
+    epoch: int,
+    run: Tables,
+) -> None:
+    """Fill `out_HWC` with the augmented crop of one image, sample `index` of the data set.
+
+    Its H = W is the crop. Both are C-contiguous.
+    """
+    side, crop = image_SSC.shape[0], out_HWC.shape[0]
+    top, left, drawn, alphas = draw(run.seed, epoch, index, side - crop + 1, run.sigma, run.share)
+    turned = drawn and run.mirror
+    noisy = run.sigma > 0 and (run.noise_until == 0 or epoch < run.noise_until)
+    clipped = noisy and run.per_image
+    scale = run.scale if noisy else np.float32(1)
+    noise = np.zeros(crop * 3, np.float32)  # one row, the same three numbers in every pixel
+    if noisy:
+        axes = image_axes(image_SSC) if run.per_image else run.axes.astype(np.float64)
+        for c in range(3):
+            noise[c::3] = axes[c, 0] * alphas[0] + axes[c, 1] * alphas[1] + axes[c, 2] * alphas[2]
+
+    # Where the mean lies: the authors' centre crop is taken off after mirroring, and the paper's,
+    # at the crop's own place, is mirrored with it.
+    if run.centre:
+        mean_top = mean_left = (side - crop) // 2
+    else:
+        mean_top, mean_left = top, side - crop - left if turned else left
+    # Rows are one dimension, R G B R G B ..., so that the inner loops run over contiguous numbers.
+    image, out = image_SSC.reshape(side, side * 3), out_HWC.reshape(crop, crop * 3)
+    mean = run.means[0 if run.centre or not turned else 1]
+    mirrored = np.empty(crop * 3, np.uint8)
+    for y in range(crop):
+        pixels = image[top + y, left * 3 : (left + crop) * 3]
+        means = mean[mean_top + y, mean_left * 3 : (mean_left + crop) * 3]
+        if turned:
+            mirror_row(pixels, mirrored)
+            pixels = mirrored
+        row = out[y]
+        if clipped:
+            for i in range(crop * 3):
+                bright = np.float32(pixels[i]) + noise[i]
+                bright = min(max(bright, np.float32(0)), np.float32(255))
+                row[i] = (bright - means[i]) * scale
+        else:
+            for i in range(crop * 3):
+                row[i] = (np.float32(pixels[i]) - means[i] + noise[i]) * scale
+
+
 @njit(parallel=True, nogil=True, cache=True)
 def augment_batch(
     images_BSSC: npt.NDArray[np.uint8],
     out_BHWC: npt.NDArray[np.float32],
     indices_B: npt.NDArray[np.int64],
-    mean_SSC: npt.NDArray[np.float32],
-    axes_33: npt.NDArray[np.float32],
-    mirror: bool,
-    sigma: float,
-    seed: int,
     epoch: int,
+    run: Tables,
 ) -> None:
-    """Fill `out_BHWC` with augmented crops; its H = W is the crop. All arrays C-contiguous.
-
-    images_BSSC: uint8 RGB; indices_B: int64, each image's index in the data set;
-    mean_SSC: float32 mean image; axes_33: see noise_axes; sigma: standard deviation of the alphas.
-    """
-    side, crop = images_BSSC.shape[1], out_BHWC.shape[1]
-    # Rows are one dimension, R G B R G B ..., so that the inner loop is over contiguous numbers.
-    images = images_BSSC.reshape(len(images_BSSC), side, side * 3)
-    out = out_BHWC.reshape(len(out_BHWC), crop, crop * 3)
-    mean = mean_SSC.reshape(side, side * 3)
+    """augment_image for each image of a batch; `indices_B` are their indices in the data set."""
     for b in prange(len(indices_B)):
-        top, left, turned, alphas = draw(seed, epoch, indices_B[b], side - crop + 1, sigma)
-        noise = np.empty(crop * 3, np.float32)  # one row, the same three numbers in every pixel
-        for c in range(3):
-            shift = 0.0
-            for i in range(3):
-                shift += np.float64(axes_33[c, i]) * alphas[i]
-            noise[c::3] = shift
-        last = np.uintp(crop * 3 - 3)  # where a row's last pixel starts
-        for y in range(crop):
-            pixels = images[b, top + y, left * 3 : (left + crop) * 3]
-            means = mean[top + y, left * 3 : (left + crop) * 3]
-            row = out[b, y]
-            if mirror and turned:
-                # Unsigned indices: numba tests others for being negative, at twice the time.
-                for x in range(np.uintp(0), np.uintp(crop * 3), np.uintp(3)):
-                    for c in range(np.uintp(3)):
-                        source = last - x + c
-                        row[x + c] = np.float32(pixels[source]) - means[source] + noise[c]
-            else:
-                for i in range(crop * 3):
-                    row[i] = np.float32(pixels[i]) - means[i] + noise[i]
+        augment_image(images_BSSC[b], out_BHWC[b], indices_B[b], epoch, run)
 
 
 class Augment(Operation):  # type: ignore[misc]
@@ -132,29 +231,22 @@ class Augment(Operation):  # type: ignore[misc]
     frozen in; this one stays outside, so that the epoch counts when a batch is made.
     """
 
-    def __init__(
-        self,
-        augmentation: Augmentation,
-        mean_SSC: npt.NDArray[np.float32],
-        axes_33: npt.NDArray[np.float32],
-    ) -> None:
+    def __init__(self, augmentation: Augmentation, statistics: Statistics) -> None:
+        """Raises UserError as `tables` does."""
         super().__init__()
-        self.augmentation = augmentation
-        self.mean_SSC = np.ascontiguousarray(mean_SSC, np.float32)
-        self.axes_33 = np.ascontiguousarray(axes_33, np.float32)
+        self.crop, self.side = augmentation.crop, statistics.side
+        self.tables = tables(augmentation, statistics)
         self.epoch = 0
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
-        """Raises UserError when the mean image is of another size or smaller than the crop."""
-        crop, side = self.augmentation.crop, len(self.mean_SSC)
-        if tuple(previous_state.shape) != self.mean_SSC.shape:
+        """Raises UserError when the mean image is of another size."""
+        expected = (self.side, self.side, 3)
+        if tuple(previous_state.shape) != expected:
             raise UserError(
                 f"the images are {tuple(map(int, previous_state.shape))}, the mean image is "
-                f"{self.mean_SSC.shape}; use the statistics of the training data"
+                f"{expected}; use the statistics of the training data"
             )
-        if not 0 < crop <= side:
-            raise UserError(f"a crop of {crop} does not fit images of {side}x{side} pixels")
-        shape, dtype = (crop, crop, 3), np.dtype(np.float32)
+        shape, dtype = (self.crop, self.crop, 3), np.dtype(np.float32)
         state = dataclasses.replace(previous_state, jit_mode=False, shape=shape, dtype=dtype)
         return state, AllocationQuery(shape, dtype)
 
@@ -165,15 +257,7 @@ class Augment(Operation):  # type: ignore[misc]
             indices_B: npt.NDArray[np.integer],
         ) -> npt.NDArray[np.float32]:
             augment_batch(
-                images_BSSC,
-                out_BHWC,
-                indices_B.astype(np.int64),
-                self.mean_SSC,
-                self.axes_33,
-                self.augmentation.mirror,
-                self.augmentation.colour_noise,
-                self.augmentation.seed,
-                self.epoch,
+                images_BSSC, out_BHWC, indices_B.astype(np.int64), self.epoch, self.tables
             )
             return out_BHWC
 

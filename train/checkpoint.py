@@ -19,7 +19,7 @@ from prep.program import UserError
 from train.network import AlexNet
 from train.recipe import Recipe, recipe_from_values
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FILE_NAME = "last.pt"
 
 

@@ -18,6 +18,7 @@ from prep import images
 from prep.program import UserError
 from train.checkpoint import TrainedOn
 from train.evaluate import probabilities
+from train.recipe import Mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +46,14 @@ def load_picture(path: Path, data: TrainedOn) -> npt.NDArray[np.uint8]:
 
 
 def classify(
-    network: nn.Module, data: TrainedOn, paths: list[Path], k: int, device: torch.device
+    network: nn.Module,
+    data: TrainedOn,
+    paths: list[Path],
+    k: int,
+    device: torch.device,
+    mean: Mean = "matched",
 ) -> list[Prediction]:
-    """Predictions in the order of `paths`, from the centre view.
+    """Predictions in the order of `paths`, from the centre view less its mean.
 
     `network` is in evaluation mode on `device`. Raises UserError for a file that is no picture.
     """
@@ -56,7 +62,7 @@ def classify(
     for path in paths:
         pixels = load_picture(path, data)
         batch = torch.from_numpy(pixels)[None].to(device)
-        softmax = probabilities(network, batch, mean_SSC, views=1)[1][0]
+        softmax = probabilities(network, batch, mean_SSC, 1, mean)[1][0]
         best = softmax.topk(min(k, len(data.wnids)))
         labels = best.indices.tolist()
         predictions.append(

@@ -38,6 +38,7 @@ class Views(enum.StrEnum):
     """Crops an image is judged by."""
 
     one = "1"
+    five = "5"
     ten = "10"
 
 
@@ -132,7 +133,8 @@ def evaluate(
     run: RunFolder,
     beton: Annotated[Path, typer.Option(help="Data to judge by, such as val.beton.")],
     views: Annotated[
-        Views, typer.Option(help="1: centre crop; 10: corners and centre, mirrored too, as well.")
+        Views,
+        typer.Option(help="1: centre crop; 5: and the corners; 10: and their mirror images."),
     ] = Views.one,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 128,
     device: DeviceOption = None,
@@ -160,7 +162,8 @@ def evaluate(
     batches = Batches(opened, batch, threads)
     with Screen() as screen:
         followed = screen.follow("eval", batches.sequential(), len(batches))
-        scores = stage.evaluate(network, followed, loaded.data.mean_image.to(place), int(views))
+        mean_SSC = loaded.data.mean_image.to(place)
+        scores = stage.evaluate(network, followed, mean_SSC, int(views), loaded.recipe.mean)
     seconds = time.monotonic() - started
     for count, score in scores.items():
         name = "centre view" if count == 1 else f"{count} views"
@@ -202,7 +205,7 @@ def classify(
     loaded = checkpoint.load(run)
     place = start.choose_device(device.value if device else None)
     network = checkpoint.trained_network(loaded, run).to(place)
-    predictions = stage.classify(network, loaded.data, pictures, k, place)
+    predictions = stage.classify(network, loaded.data, pictures, k, place, loaded.recipe.mean)
     for prediction in predictions:
         typer.echo(str(prediction.path))
         for label, name, probability in zip(

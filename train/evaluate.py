@@ -1,7 +1,11 @@
-"""Centre and ten-view evaluation (paper, section 4.1): each image once, softmax averaged.
+"""Evaluation by one, five or ten views (paper, section 4.1): each image once, softmax averaged.
 
-The ten views are the four corner crops, the centre crop, and their mirror images; the mean image
-is subtracted at each crop's own place, as in training, and mirrored with it.
+The ten views are the centre crop, the four corner crops, and their mirror images; the five are
+those without the mirror images. The mean image is subtracted as in training: at each crop's own
+place and mirrored with it (paper), or its centre crop from every view (the authors' code,
+convdata.py, subtract_mean after __trim_borders). There is no noise and nothing is divided: the
+authors' divisor is of training images only (convdata.py, CroppedImageNetDP.get_next_batch, where
+it says `not self.test`).
 """
 
 from __future__ import annotations
@@ -12,8 +16,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
+from train.augment_device import to_side
 from train.loader import Batch
 from train.network import INPUT_SIDE
+from train.recipe import Mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,46 +33,64 @@ class Score:
 
 
 def cut_views(
-    images_BSSC: torch.Tensor, mean_SSC: torch.Tensor, views: int
+    images_BSSC: torch.Tensor,
+    mean_SSC: torch.Tensor,
+    views: int,
+    mean: Mean = "matched",
+    crop: int = INPUT_SIDE,
 ) -> Iterator[torch.Tensor]:
-    """uint8 [B,S,S,3] and float32 [S,S,3] to one or ten float32 [B,3,224,224], one at a time.
+    """Images [B,S,S,3] and float32 [S,S,3] to 1, 5 or 10 float32 [B,3,crop,crop], one at a time.
 
-    The centre crop comes first; with ten views its mirror image, and the four corners each with
-    theirs, follow.
+    The centre crop comes first; with ten views its mirror image, and the four corners, with ten
+    views each with theirs, follow.
     """
-    margin = images_BSSC.shape[1] - INPUT_SIDE
-    places = [(margin // 2, margin // 2)]
-    if views == 10:
-        places += [(0, 0), (0, margin), (margin, 0), (margin, margin)]
-    for top, left in places:
-        rows, columns = slice(top, top + INPUT_SIDE), slice(left, left + INPUT_SIDE)
-        crop_BHWC = images_BSSC[:, rows, columns].float() - mean_SSC[rows, columns]
-        crop_BCHW = crop_BHWC.permute(0, 3, 1, 2)
-        yield crop_BCHW
+    margin = images_BSSC.shape[1] - crop
+    centre = margin // 2, margin // 2
+    corners = [(0, 0), (0, margin), (margin, 0), (margin, margin)]
+    for top, left in [centre, *(corners if views > 1 else [])]:
+        crop_BHWC = images_BSSC[:, top : top + crop, left : left + crop].float()
+        mean_top, mean_left = centre if mean == "centre" else (top, left)
+        mean_HWC = mean_SSC[mean_top : mean_top + crop, mean_left : mean_left + crop]
+        yield (crop_BHWC - mean_HWC).permute(0, 3, 1, 2)  # NHWC to NCHW
         if views == 10:
-            yield crop_BCHW.flip(3)
+            mirrored_HWC = mean_HWC if mean == "centre" else mean_HWC.flip(1)
+            yield (crop_BHWC.flip(2) - mirrored_HWC).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()
 def probabilities(
-    network: nn.Module, images_BSSC: torch.Tensor, mean_SSC: torch.Tensor, views: int
+    network: nn.Module,
+    images_BSSC: torch.Tensor,
+    mean_SSC: torch.Tensor,
+    views: int,
+    mean: Mean = "matched",
 ) -> dict[int, torch.Tensor]:
-    """Softmax outputs, float32 [B,classes], by number of views: 1, and 10 where asked for.
+    """Softmax outputs, float32 [B,classes], by number of views: 1, and 5 or 10 where asked for.
 
-    `network` is in evaluation mode; all are on one device.
+    Images of another side than the mean image are resized to its side first. `network` is in
+    evaluation mode; all are on one device.
     """
+    images_BSSC = to_side(images_BSSC, len(mean_SSC))
     softmax = (
-        network(view).float().softmax(dim=1) for view in cut_views(images_BSSC, mean_SSC, views)
+        network(view).float().softmax(dim=1)
+        for view in cut_views(images_BSSC, mean_SSC, views, mean)
     )
     centre = next(softmax)
     total = sum(softmax, start=centre)
-    return {1: centre} | ({10: total / 10} if views == 10 else {})
+    return {1: centre} | ({views: total / views} if views > 1 else {})
 
 
 def evaluate(
-    network: nn.Module, batches: Iterable[Batch], mean_SSC: torch.Tensor, views: int
+    network: nn.Module,
+    batches: Iterable[Batch],
+    mean_SSC: torch.Tensor,
+    views: int,
+    mean: Mean = "matched",
 ) -> dict[int, Score]:
-    """Score every batch; returns a score for the centre view and, with ten views, for those too."""
+    """Score every batch; returns a score for the centre view and for the 5 or 10 asked for.
+
+    mean: which part of the mean image a view is without, as in training.
+    """
     device = mean_SSC.device
     was_training = network.training
     network.eval()
@@ -76,7 +100,7 @@ def evaluate(
         labels = batch.labels.to(device)
         samples += len(labels)
         for count, softmax in probabilities(
-            network, batch.images.to(device), mean_SSC, views
+            network, batch.images.to(device), mean_SSC, views, mean
         ).items():
             nll = (
                 -softmax.gather(1, labels[:, None])

@@ -86,9 +86,7 @@ class Batches:
         self._reading = Reading(dataset.path, dataset.records, card.side, card.mode == "raw")
         self._loader = self._make_loader(workers)
         self._iterator: EpochThread | None = None
-        side, dtype = (
-            (augment.augmentation.crop, torch.float32) if augment else (card.side, torch.uint8)
-        )
+        side, dtype = (augment.crop, torch.float32) if augment else (card.side, torch.uint8)
         self._no_images = torch.empty(0, side, side, 3, dtype=dtype, device=self._device)
         self._no_labels = torch.empty(0, 2, dtype=torch.int64, device=self._device)
 

@@ -17,7 +17,7 @@ from prep.files import only_run
 from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import evaluate, metrics, optimiser, schedule
-from train.augment import Augment, Augmentation, noise_axes
+from train.augment import Augment, of_recipe
 from train.checkpoint import Checkpoint
 from train.evaluate import Score
 from train.loader import Batch, Batches
@@ -33,11 +33,7 @@ def run(settings: RunSettings) -> Path:
     recipe, out = settings.recipe, settings.out
     torch.set_num_threads(settings.workers)  # importing FFCV has set it to 1
     data = open_data(settings)
-    augment = Augment(
-        Augmentation(INPUT_SIDE, recipe.mirror, recipe.colour_noise, recipe.seed),
-        data.statistics.mean_image,
-        noise_axes(data.statistics, "standard_deviations"),
-    )
+    augment = Augment(of_recipe(recipe, INPUT_SIDE), data.statistics)
     batches = Batches(data.train, recipe.batch, settings.workers, augment)
     val_batches = Batches(data.val, recipe.batch, settings.workers) if data.val else None
     mean_SSC = data.trained_on.mean_image.to(settings.device)
@@ -58,7 +54,7 @@ def run(settings: RunSettings) -> Path:
                     followed = screen.follow(
                         "validation", val_batches.sequential(), len(val_batches)
                     )
-                    scores = evaluate.evaluate(state.network, followed, mean_SSC, views=1)
+                    scores = evaluate.evaluate(state.network, followed, mean_SSC, 1, recipe.mean)
                     state.val_errors.append(scores[1].top1_error)
                     figures |= _val_figures(scores[1])
                 recorder.row("epoch", state.step, {"epoch": state.epoch} | figures)

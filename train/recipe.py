@@ -19,6 +19,8 @@ from prep.program import UserError
 
 Norm = Literal["lrn", "batch"]
 Init = Literal["paper", "he"]
+Mean = Literal["matched", "centre"]
+Noise = Literal["standard-deviations", "eigenvalues", "per-image", "none"]
 ScheduleName = Literal["plateau", "steps", "one-cycle"]
 
 
@@ -33,7 +35,12 @@ class Recipe:
     init: Init
     dropout: float  # probability, on the outputs of fc6 and fc7
     mirror: bool  # horizontal reflections
-    colour_noise: float  # standard deviation of the factors on the principal axes
+    share: int  # so many consecutive samples have one crop and mirror
+    mean: Mean  # "matched": the mean image at the crop's own place; "centre": its centre crop
+    noise: Noise  # what the factors on the principal axes multiply
+    colour_noise: float  # standard deviation of the factors
+    noise_divisor: float  # training images are divided by this in the epochs that have noise
+    noise_until: int  # the first epoch without noise, counted from 0; 0: noise to the end
     batch: int
     epochs: int  # at most, where the schedule can end earlier
     learning_rate: float
@@ -51,7 +58,10 @@ class Recipe:
         limits: dict[str, bool] = {
             "width must be above 0": self.width > 0,
             "dropout must be at least 0 and below 1": 0 <= self.dropout < 1,
+            "share must be at least 1": self.share >= 1,
             "colour_noise must be at least 0": self.colour_noise >= 0,
+            "noise_divisor must be above 0": self.noise_divisor > 0,
+            "noise_until must be at least 0": self.noise_until >= 0,
             "batch must be at least 1": self.batch >= 1,
             "epochs must be at least 1": self.epochs >= 1,
             "learning_rate must be above 0": self.learning_rate > 0,
