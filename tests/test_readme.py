@@ -124,7 +124,9 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
         "this command says",
         "finds no such device here",
         "the loss is",
-        "compiling the input pipeline",
+        "compiling the pipeline",
+        "its crc32 is not the one that was written",
+        "s while reading samples",
         "setup: missing",
     ):
         assert phrase in README, phrase

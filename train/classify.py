@@ -17,7 +17,7 @@ from torch import nn
 from prep import images
 from prep.program import UserError
 from train.checkpoint import TrainedOn
-from train.evaluate import probabilities
+from train.evaluate import mean_image, probabilities
 from train.recipe import Mean
 
 
@@ -57,7 +57,7 @@ def classify(
 
     `network` is in evaluation mode on `device`. Raises UserError for a file that is no picture.
     """
-    mean_SSC = data.mean_image.to(device)
+    mean_SSC = mean_image(data, device)
     predictions = []
     for path in paths:
         pixels = load_picture(path, data)

@@ -34,6 +34,13 @@ class Device(enum.StrEnum):
     mps = "mps"
 
 
+class Feed(enum.StrEnum):
+    """Where training images are augmented."""
+
+    cpu = "cpu"
+    gpu = "gpu"
+
+
 class Views(enum.StrEnum):
     """Crops an image is judged by."""
 
@@ -100,6 +107,13 @@ def run(
         ),
     ] = "auto",
     device: DeviceOption = None,
+    feed: Annotated[
+        Feed | None,
+        typer.Option(
+            help="Augment in the loader's threads (cpu) or on the device (gpu): same values.",
+            show_default="gpu on a GPU, else cpu",
+        ),
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Train; what was stopped carries on. Checkpoints every epoch."""
@@ -123,6 +137,7 @@ def run(
             resume=resume,
             device=start.choose_device(device.value if device else None),
             workers=workers or _cores(),
+            feed=feed.value if feed else None,
         )
     )
     typer.echo(str(path))
@@ -148,7 +163,7 @@ def evaluate(
 
     from train import checkpoint, dataset, start
     from train import evaluate as stage
-    from train.loader import Batches
+    from train.loader import evaluation_batches
     from train.screen import Screen
 
     threads = workers or _cores()
@@ -159,10 +174,10 @@ def evaluate(
     place = start.choose_device(device.value if device else None)
     network = checkpoint.trained_network(loaded, run).to(place)
     started = time.monotonic()
-    batches = Batches(opened, batch, threads)
+    batches = evaluation_batches(opened, batch, threads, place)
     with Screen() as screen:
         followed = screen.follow("eval", batches.sequential(), len(batches))
-        mean_SSC = loaded.data.mean_image.to(place)
+        mean_SSC = stage.mean_image(loaded.data, place)
         scores = stage.evaluate(network, followed, mean_SSC, int(views), loaded.recipe.mean)
     seconds = time.monotonic() - started
     for count, score in scores.items():

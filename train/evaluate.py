@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
-from train.augment_device import to_side
+from train.augment_device import IMAGE_SIDE, to_side
+from train.checkpoint import TrainedOn
 from train.loader import Batch
 from train.network import INPUT_SIDE
 from train.recipe import Mean
@@ -30,6 +31,11 @@ class Score:
     loss: float  # mean of -log(probability of the label), probabilities averaged over the views
     top1_error: float
     top5_error: float
+
+
+def mean_image(trained_on: TrainedOn, device: torch.device) -> torch.Tensor:
+    """The mean image that views are without, float32 [256,256,3]: resized, if need be, as they."""
+    return to_side(trained_on.mean_image[None], IMAGE_SIDE)[0].to(device)
 
 
 def cut_views(

@@ -166,3 +166,8 @@ class Batches:
         finally:
             self._iterator.close()
             self._iterator = None
+
+
+def evaluation_batches(dataset: Dataset, batch: int, workers: int, device: torch.device) -> Batches:
+    """Stored pixels, in the order of the file."""
+    return Batches(dataset, batch, workers, device=device, order="sequential")

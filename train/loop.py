@@ -17,10 +17,11 @@ from prep.files import only_run
 from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import evaluate, metrics, optimiser, schedule
-from train.augment import Augment, of_recipe
+from train.augment import of_recipe
 from train.checkpoint import Checkpoint
 from train.evaluate import Score
-from train.loader import Batch, Batches
+from train.feed import Feeding, choose_feed, compiled_now, feed_line
+from train.loader import Batch, evaluation_batches
 from train.metrics import Metrics
 from train.network import INPUT_SIDE, AlexNet
 from train.recipe import Recipe
@@ -33,14 +34,26 @@ def run(settings: RunSettings) -> Path:
     recipe, out = settings.recipe, settings.out
     torch.set_num_threads(settings.workers)  # importing FFCV has set it to 1
     data = open_data(settings)
-    augment = Augment(of_recipe(recipe, INPUT_SIDE), data.statistics)
-    batches = Batches(data.train, recipe.batch, settings.workers, augment)
-    val_batches = Batches(data.val, recipe.batch, settings.workers) if data.val else None
-    mean_SSC = data.trained_on.mean_image.to(settings.device)
+    feed = choose_feed(settings.feed, settings.device, data.trained_on.side)
+    batches = Feeding(
+        data.train,
+        data.statistics,
+        of_recipe(recipe, INPUT_SIDE),
+        recipe.batch,
+        settings.workers,
+        device=settings.device,
+        feed=feed,
+        order=recipe.order,
+    )
+    val_batches = None
+    if data.val is not None:
+        val_batches = evaluation_batches(data.val, recipe.batch, settings.workers, settings.device)
+    mean_SSC = evaluate.mean_image(data.trained_on, settings.device)
     out.mkdir(parents=True, exist_ok=True)
     path = out / checkpoints.FILE_NAME
     with Screen() as screen, only_run(out / ".lock", out):
         state = start(settings, data, screen)
+        screen.line(feed_line(feed, data.trained_on.side))
         if schedule.ended(recipe, state.epoch, state.val_errors):
             screen.line(f"{out} has finished: epoch {state.epoch} of at most {recipe.epochs}")
             return path
@@ -78,13 +91,13 @@ def _out_of_memory_named(settings: RunSettings) -> Iterator[None]:
 
 
 def _train_epoch(
-    state: State, recipe: Recipe, batches: Batches, recorder: Metrics, screen: Screen
+    state: State, recipe: Recipe, batches: Feeding, recorder: Metrics, screen: Screen
 ) -> dict[str, float]:
     """One pass over the training data; returns the epoch's figures."""
     state.network.train()
     device = next(state.network.parameters()).device
     if not state.pipeline_compiled:
-        screen.line("compiling the input pipeline ...")
+        screen.line("compiling the pipeline, unless an earlier run has left it on disk ...")
     window = _Sums(device)
     total = np.zeros(3)
     images_done, waited, rate = 0, 0.0, 0.0
@@ -93,7 +106,8 @@ def _train_epoch(
         for done, batch in enumerate(batches.epoch(recipe.seed, state.epoch), start=1):
             waited += time.perf_counter() - asked
             if not state.pipeline_compiled:
-                screen.line(f"input pipeline compiled, first batch read: {waited:.1f} s")
+                how = "compiled" if compiled_now() else "loaded"
+                screen.line(f"pipeline {how}, first batch read: {waited:.1f} s")
                 state.pipeline_compiled = True
                 started, waited = time.perf_counter(), 0.0  # rates are of the training alone
             rate = schedule.learning_rate(

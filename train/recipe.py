@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from prep.program import UserError
+from train.epoch_order import OrderName
 
 Norm = Literal["lrn", "batch"]
 Init = Literal["paper", "he"]
@@ -41,6 +42,7 @@ class Recipe:
     colour_noise: float  # standard deviation of the factors
     noise_divisor: float  # training images are divided by this in the epochs that have noise
     noise_until: int  # the first epoch without noise, counted from 0; 0: noise to the end
+    order: OrderName  # of an epoch's samples (train.epoch_order)
     batch: int
     epochs: int  # at most, where the schedule can end earlier
     learning_rate: float

@@ -15,7 +15,8 @@ from train import dataset as datasets
 from train import optimiser, schedule
 from train.checkpoint import TrainedOn
 from train.dataset import Dataset
-from train.network import INPUT_SIDE, AlexNet
+from train.feed import Feed
+from train.network import AlexNet
 from train.recipe import Recipe
 from train.screen import Screen
 
@@ -33,6 +34,7 @@ class RunSettings:
     resume: str  # "auto", "never", or the path of a run or checkpoint
     device: torch.device
     workers: int  # threads that decode, augment and, on a CPU, compute
+    feed: Feed | None = None  # None: the faster one
 
 
 def choose_device(wanted: Device | None) -> torch.device:
@@ -76,7 +78,7 @@ class State:
     step: int  # steps done
     val_errors: list[float]  # top-1, after each epoch
     origin: str  # the checkpoint that --resume PATH named when the run began, or ""
-    pipeline_compiled: bool = False  # FFCV compiles it when the first batch is asked for
+    pipeline_compiled: bool = False  # when the first batch is asked for, or loaded
 
 
 def open_data(settings: RunSettings) -> Data:
@@ -86,11 +88,6 @@ def open_data(settings: RunSettings) -> Data:
     schedule.check_validation(settings.recipe, settings.val_beton)
     statistics = datasets.training_statistics(train)
     trained_on = checkpoints.trained_on(train.card, statistics)
-    if trained_on.side < INPUT_SIDE:
-        raise UserError(
-            f"{settings.beton} has images of side {trained_on.side}, the network's input is "
-            f"{INPUT_SIDE}; prepare with --size 256"
-        )
     val = None
     if settings.val_beton is not None:
         val = datasets.open_dataset(settings.val_beton)

@@ -1,0 +1,91 @@
+"""Training batches as the network takes them, augmented in one of two ways, with equal values.
+
+- cpu: the loader's threads augment (train.augment): 602 KB a picture go to the device.
+- gpu: the stored pixels, 197 KB a picture, go to the device, which augments them
+  (train.augment_device). Pictures of another side than 256 always go this way, a CPU being a device
+  too.
+
+The default is what is faster: gpu where the device is one, since the CPU's cores are then what a
+network of this size waits for, else cpu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+
+from prep.handover import Statistics
+from prep.program import UserError
+from train import augment, reading
+from train.augment import Augment, Augmentation
+from train.augment_device import IMAGE_SIDE, DeviceAugment
+from train.dataset import Dataset
+from train.epoch_order import OrderName
+from train.loader import Batch, Batches
+
+Feed = Literal["cpu", "gpu"]
+
+
+def choose_feed(wanted: Feed | None, device: torch.device, side: int) -> Feed:
+    """The way asked for, or the faster one. Raises UserError for one that there is not."""
+    if side == IMAGE_SIDE:
+        return wanted or ("gpu" if device.type == "cuda" else "cpu")
+    if wanted == "cpu":
+        raise UserError(
+            f"--feed cpu takes images of side {IMAGE_SIDE}, these have {side}; leave it out, and "
+            "they are resized as they are augmented"
+        )
+    return "gpu"
+
+
+def feed_line(feed: Feed, side: int) -> str:
+    """For the screen."""
+    resized = f", resized from {side} to {IMAGE_SIDE} pixels" if side != IMAGE_SIDE else ""
+    where = "by the loader's threads" if feed == "cpu" else "on the device"
+    return f"feed {feed}: images are augmented {where}{resized}"
+
+
+class Feeding:
+    """The training batches of a run, on its device; see Batches for what the arguments say."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        statistics: Statistics,
+        augmentation: Augmentation,
+        batch: int,
+        workers: int,
+        *,
+        device: torch.device,
+        feed: Feed,
+        order: OrderName,
+    ) -> None:
+        in_loader = Augment(augmentation, statistics) if feed == "cpu" else None
+        self._batches = Batches(dataset, batch, workers, in_loader, device=device, order=order)
+        self._device = device
+        self._augment: Any = None
+        if feed == "gpu":
+            self._augment = DeviceAugment(augmentation, statistics).to(device)
+            if device.type == "cuda":
+                self._augment = torch.compile(self._augment)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def epoch(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """float32 images [B,3,crop,crop], channels last, of every sample once, from a step on."""
+        number = torch.tensor(epoch, device=self._device)
+        for batch in self._batches.epoch(seed, epoch, first_step):
+            if self._augment is None:
+                yield batch
+            else:
+                images = self._augment(batch.images, batch.samples, number)
+                yield batch._replace(images=images)
+
+
+def compiled_now() -> bool:
+    """Whether this process had to compile a kernel that it has used, not on disk by then."""
+    kernels: list[Any] = [reading.read_samples, augment.augment_batch]
+    return any(kernel.stats.cache_misses for kernel in kernels)
