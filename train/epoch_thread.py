@@ -1,4 +1,4 @@
-"""The thread that makes an epoch's batches, and the watch over it.
+"""The threads that make an epoch's batches, and the watch over them.
 
 FFCV's EpochIterator leaves its consumer waiting for ever when the thread ends with an exception, or
 does not come back from a read. Here both end the epoch with an error. The thread ends when its
@@ -7,9 +7,15 @@ consumer goes away.
 
 from __future__ import annotations
 
+import functools
+import queue
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
+import numba
 from ffcv.loader.epoch_iterator import EpochIterator
 
 from prep.program import UserError
@@ -20,11 +26,44 @@ NAMED = 3  # samples in a message
 UNLIMITED = 1 << 30  # batches
 
 
+class PipelineThread(threading.Thread):
+    """Runs the pipelines of all epochs, with so many of numba's threads; ends with stop().
+
+    FFCV's decoder keeps memory for every thread that ever called it, and every thread that starts
+    numba's kernels has numba's threads of its own: a new one for each epoch would leave both.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(daemon=True)
+        self._workers = workers
+        self._todo: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
+        self._todo = queue.SimpleQueue()
+        self.stop = functools.partial(self._todo.put, None)
+        self.start()
+
+    def run(self) -> None:
+        numba.set_num_threads(self._workers)
+        while (item := self._todo.get()) is not None:
+            work, future = item
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+    def do(self, work: Callable[[], Any]) -> Any:
+        """Its result, or its exception, from that thread."""
+        future: Future[Any] = Future()
+        self._todo.put((work, future))
+        return future.result()
+
+
 class EpochThread(EpochIterator):  # type: ignore[misc]
     """The batches of one epoch; to be closed. `stall`: seconds that one batch may take."""
 
-    def __init__(self, loader: Any, order: Any, reading: Reading, stall: float) -> None:
-        self._reading, self._stall = reading, stall
+    def __init__(
+        self, loader: Any, order: Any, reading: Reading, stall: float, pipeline: PipelineThread
+    ) -> None:
+        self._reading, self._stall, self._pipeline = reading, stall, pipeline
         self._failure: BaseException | None = None
         self._begun = time.monotonic()  # when the batch under way was
         self._stalled = False
@@ -40,7 +79,7 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
 
     def run_pipeline(self, *arguments: Any) -> Any:
         self._begun = time.monotonic()
-        return super().run_pipeline(*arguments)
+        return self._pipeline.do(functools.partial(super().run_pipeline, *arguments))
 
     def __next__(self) -> Any:
         """The next batch. Raises StopIteration after the last, UserError when there will be none.

@@ -12,6 +12,7 @@ batches for any number of processes, from any step on. The last batch may be sma
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +29,7 @@ from prep.program import UserError
 from train.augment import Augment
 from train.dataset import Dataset
 from train.epoch_order import Order, OrderName, epoch_order, part_of_batches, part_size, step_count
-from train.epoch_thread import EpochThread
+from train.epoch_thread import EpochThread, PipelineThread
 from train.readahead import ReadAhead
 from train.reading import Buffer, Labels, Reading
 
@@ -85,6 +86,8 @@ class Batches:
         card = dataset.card
         self._reading = Reading(dataset.path, dataset.records, card.side, card.mode == "raw")
         self._loader = self._make_loader(workers)
+        self._pipeline = PipelineThread(workers)
+        weakref.finalize(self, self._pipeline.stop)
         self._iterator: EpochThread | None = None
         side, dtype = (augment.crop, torch.float32) if augment else (card.side, torch.uint8)
         self._no_images = torch.empty(0, side, side, 3, dtype=dtype, device=self._device)
@@ -148,7 +151,7 @@ class Batches:
         threads = torch.get_num_threads()
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # the last epoch's batches are still in use
-        self._iterator = EpochThread(self._loader, part, self._reading, self._stall)
+        self._iterator = EpochThread(self._loader, part, self._reading, self._stall, self._pipeline)
         try:
             for step in range(steps):
                 if step * self._loader.batch_size < len(part):
