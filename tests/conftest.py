@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,13 +71,35 @@ def make_source(root: Path, train: int = TRAIN_PER_CLASS, val: int = VAL_PER_CLA
     return root
 
 
-@pytest.fixture(autouse=True)
-def numba_s_types_stay_as_they_are() -> Iterator[None]:
-    """FFCV's own Loader marks numba's uint8[::1] as read-only, for the whole process."""
-    import numba  # after NUMBA_NUM_THREADS is set
+@pytest.fixture(scope="session", autouse=True)
+def numba_s_types_stay_as_they_are() -> None:
+    """FFCV's own Loader, which some tests use, marks numba's uint8[::1] as read-only.
 
-    yield
-    numba.uint8[::1].mutable = True
+    All of numba shares that object, so every kernel that writes to uint8, and is compiled later in
+    the process, would fail. Here its memory manager has a read-only type of its own.
+    """
+    import numba  # after NUMBA_NUM_THREADS is set
+    from ffcv.loader import loader
+    from ffcv.memory_managers import OSCacheManager
+    from ffcv.pipeline.compiler import Compiler
+
+    read_only = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+
+    class MappedFile(OSCacheManager):
+        @property
+        def state_type(self) -> Any:
+            numbers = numba.uint64[::1]
+            return numba.types.Tuple([read_only, numbers, numbers])
+
+        def compile_reader(self) -> Any:
+            def read(address: Any, state: Any) -> Any:
+                file, pointers, sizes = state
+                size = sizes[np.searchsorted(pointers, address)]
+                return file[address : address + size]
+
+            return Compiler.compile(read, read_only(numba.uint64, self.state_type))
+
+    loader.OSCacheManager = MappedFile
 
 
 @pytest.fixture(scope="session")
