@@ -234,7 +234,7 @@ KINDS = {OURS: our_ways, THEIRS: their_ways, PILLOW: pillow_ways}
 
 
 def serve(questions: Connection, kind: str, task: Task, cores: int) -> None:
-    """Measures what it is told by name, images/s for at least so long, until the parent hangs up."""
+    """Measures what it is told by name, images/s, until the parent hangs up."""
     ways = KINDS[kind](task, cores)
     rates: dict[str, float] = {}
     questions.send(list(ways))
