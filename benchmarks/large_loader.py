@@ -38,6 +38,7 @@ import numpy as np
 from benchmarks import large_beton
 from benchmarks.machine import machine
 from benchmarks.report import tell
+from prep import handover
 from prep.order import Order
 from prep.write import write_beton
 
@@ -56,8 +57,12 @@ def available() -> int:
 
 def _figures(path: Path) -> dict[str, int]:
     """The numbers of a file of /proc, by name."""
-    lines = (line.split(":", 1) for line in path.read_text().splitlines())
-    return {name: int(rest.split()[0]) for name, rest in lines if rest.split()[0].isdigit()}
+    lines = (line.replace(":", " ").split() for line in path.read_text().splitlines())
+    return {name: int(first) for name, first, *_ in filter(_has_number, lines)}
+
+
+def _has_number(words: list[str]) -> bool:
+    return len(words) > 1 and words[1].isdigit()
 
 
 def _hold(count: int, ready: Connection) -> None:
@@ -130,16 +135,17 @@ def read_epoch(beton: Path, order: Any, batch: int, workers: int, result: Connec
     edges = {math.ceil(steps * tenth / TENTHS): tenth for tenth in range(1, TENTHS + 1)}
     rates: list[int] = []
     shares: list[float] = []
-    made, seconds, started = 0, 0.0, time.perf_counter()
+    made, began = 0, time.perf_counter()
+    started = began
     epoch = batches.epoch(0, 0)
     for step, made_now in enumerate((len(batch.images) for batch in epoch), 1):
         made += made_now
         if step in edges:
-            passed = time.perf_counter() - started
-            rates.append(round(made / passed))
-            seconds += passed
-            shares.append(round(resident(beton), 3))
-            made, started = 0, time.perf_counter()
+            shares.append(round(resident(beton), 3))  # batches are made meanwhile: it counts
+            now = time.perf_counter()
+            rates.append(round(made / (now - started)))
+            made, started = 0, now
+    seconds = started - began
     status = _figures(Path("/proc/self/status"))
     read = _figures(Path("/proc/self/io"))["read_bytes"] - io["read_bytes"]
     size = beton.stat().st_size
@@ -199,7 +205,7 @@ def main() -> None:
             order: epoch_in_a_process(beton, order, arguments.batch, arguments.workers)
             for order in arguments.orders
         }
-    size = beton.stat().st_size
+    size, samples = beton.stat().st_size, handover.read_beton_card(beton).samples
     if not arguments.keep:
         for path in arguments.work.glob("large.*"):
             path.unlink()
@@ -207,7 +213,7 @@ def main() -> None:
         {
             "machine": machine(),
             "pictures": f"{arguments.called or arguments.pictures.resolve().parent.name}, repeated",
-            "samples": arguments.count,
+            "samples": samples,
             "bytes": size,
             "bytes of memory left for programs and the page cache": left,
             "batch": arguments.batch,
