@@ -2,7 +2,7 @@
 root := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 python := $(root).venv/bin/python
 
-.PHONY: setup demo test check format lock bench soak full-size large-beton
+.PHONY: setup demo test check format lock bench soak full-size large-beton large-loader
 
 setup:
 	@$(root)setup.sh
@@ -27,11 +27,13 @@ lock: setup  ## the newest versions that pyproject.toml allows
 soak: setup  ## kills, the demo's accuracy, what its network looks at; results in benchmarks/results/
 	@cd $(root) && $(python) -m pytest -m soak
 
-bench: setup  ## rates of prep on SRC=folder of originals, or on drawn ones
+bench: setup  ## rates of prep on SRC=folder of originals, of the loader on BETONS, or on drawn ones
 	@cd $(root) && $(python) -m benchmarks.bench_resize $(SRC) --out benchmarks/results/resize.json
 	@cd $(root) && $(python) -m benchmarks.bench_stats $(SRC) --out benchmarks/results/stats.json
 	@cd $(root) && $(python) -m benchmarks.bench_prep $(SRC) --out benchmarks/results/prep.json
 	@cd $(root) && $(python) -m benchmarks.bench_beton --out benchmarks/results/beton.json
+	@cd $(root) && $(python) -m benchmarks.bench_loader $(BETONS) \
+		--out benchmarks/results/loader.json
 
 full-size: setup  ## resize 1,281,167 pictures, those in PICTURES repeated, killed halfway; 30 GB in WORK
 	@cd $(root) && $(python) -m benchmarks.full_size $(PICTURES) $(WORK) \
@@ -40,3 +42,7 @@ full-size: setup  ## resize 1,281,167 pictures, those in PICTURES repeated, kill
 large-beton: setup  ## write-beton and verify of 1,281,167 records, those of SPLIT repeated, in WORK
 	@cd $(root) && $(python) -m benchmarks.large_beton $(SPLIT) $(WORK) \
 		--out benchmarks/results/large-beton.json
+
+large-loader: setup  ## the loader on a raw beton of 11.8 GB, records of SPLIT repeated, in WORK; LEAVE GiB
+	@cd $(root) && $(python) -m benchmarks.large_loader $(SPLIT) $(WORK) --leave $(LEAVE) \
+		--out benchmarks/results/large-loader.json
