@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 
 from prep import handover, prepared
 from prep.beton import plan_layout
-from prep.build_split import Streamed, stream_split
+from prep.build_split import STREAM, Streamed, stream_split
 from prep.claim import work_folder
-from prep.files import whole_file
+from prep.files import whole_file, without_partial
 from prep.finish import SplitSummary, already_done, card_of, check_splits, manifest_rows
 from prep.plan import Options, plan, refuse_other_plan
 from prep.prepared import PreparedSplit
@@ -67,14 +67,14 @@ def build(source: Source, dest: Path, options: Options) -> list[SplitSummary]:
                 done[split] = None
         journals = {split: found.journal if found else None for split, found in done.items()}
         rejected = check_splits(source, dest, journals, options)
-        summaries = [
-            _finish(source, dest / split, found, plans[split], options)
-            if found
-            else already_done(dest / split, rejected[split])
-            for split, found in done.items()
-        ]
-        for split in done:
-            shutil.rmtree(work / split, ignore_errors=True)
+        summaries = []
+        for split, streamed in done.items():
+            if streamed:
+                summaries.append(_finish(source, dest / split, streamed, plans[split], options))
+                # At once: its stream is the beton, which nothing may change from now on.
+                shutil.rmtree(work / split, ignore_errors=True)
+            else:
+                summaries.append(already_done(dest / split, rejected[split]))
     return summaries
 
 
@@ -84,18 +84,22 @@ def _begin(name: Path, work: Path, wanted: dict[str, Any]) -> bool:
     Raises UserError when there are some that were made otherwise.
     """
     plan_file = work / "plan.json"
-    if plan_file.exists():
-        refuse_other_plan(json.loads(plan_file.read_text()), wanted, name, finished=False)
-        return True
     beton = name.with_name(name.name + ".beton")
     files = [
         *(beton, handover.card_path(beton), handover.records_path(beton)),
         prepared.manifest_path(name),
     ]
     there = [path for path in (*files, name) if path.exists()]
-    if there == files:
+    if there == files and handover.read_card(files[1]).sha256:  # which comes last
         refuse_other_plan(prepared.plan_of(name), wanted, beton, finished=True)
+        shutil.rmtree(work, ignore_errors=True)
         return False
+    if plan_file.exists():
+        refuse_other_plan(json.loads(plan_file.read_text()), wanted, name, finished=False)
+        stream = work / STREAM
+        if beton.exists() and stream.exists() and beton.samefile(stream):
+            beton.unlink()  # a run was killed before its card; the stream has it all
+        return True
     if there:
         raise UserError(
             f"{there[0]} is there and was not made by this command, or others of its files are "
@@ -119,7 +123,7 @@ def _finish(
     if split == "train":
         statistics = statistics_of(done.so_far.total, samples.card.pixels_id)
     beton = name.with_name(name.name + ".beton")
-    partial = beton.with_name(beton.name + ".partial")
+    partial = without_partial(beton)
     done.stream.link(partial, plan_layout(samples.sizes.astype(np.uint64)).data_start)
     claim_all(partial, samples)
     write_split(samples, statistics, beton, "jpg", options.jobs)

@@ -28,6 +28,7 @@ from prep.stream import LostSamplesError, SampleStream
 from prep.unit_rows import Journal
 from prep.units import OrderedWorkers
 
+STREAM = "beton"  # the file of a split's samples
 COST = 0.1  # share of this process's time for making things durable; the workers go on
 MEAN_BYTES = 110_000  # of an ImageNet original, to guess from where only an archive's size is known
 
@@ -52,7 +53,7 @@ def stream_split(
     journal = Journal(work, len(source.splits[split].unit_bounds()) - 1)
     checkpoint = Checkpoint(work / "sums", plan, COST)
     so_far = checkpoint.load(options.settings.side, journal.units)
-    path, guess = work / "beton", samples_guess(source, split, options)
+    path, guess = work / STREAM, samples_guess(source, split, options)
     try:
         stream = SampleStream(path, guess, _sizes(journal, so_far))
     except (OSError, pa.ArrowException, LostSamplesError):  # it could only have saved time

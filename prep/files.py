@@ -49,6 +49,22 @@ def whole_file(path: Path, resume: bool = False) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def without_partial(path: Path) -> Path:
+    """The temporary file of `path`, removed if a killed run has left it.
+
+    Raises UserError when another process is writing `path`.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(partial, os.O_RDWR)
+        _lock(descriptor, path)
+        try:
+            partial.unlink()
+        finally:
+            os.close(descriptor)
+    return partial
+
+
 @contextlib.contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """Yield an empty folder beside `out`; rename it to `out` when the block ends well.

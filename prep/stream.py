@@ -66,8 +66,7 @@ class SampleStream:
         os.fdatasync(self._file)
 
     def link(self, path: Path, start: int) -> None:
-        """Make `path` the same file or, if its first page is to begin elsewhere, a copy."""
-        path.unlink(missing_ok=True)
+        """Make `path`, which is not there, the same file, or a copy with another first page."""
         if start != self._first:
             with path.open("wb") as out, os.fdopen(os.dup(self._file), "rb") as file:
                 file.seek(self._first)

@@ -24,6 +24,7 @@ from test_parquet import some_rows, write_shard
 
 from prep import build, build_split, handover, resize, stats, write
 from prep.claim import work_folder
+from prep.files import whole_file
 from prep.finish import SplitSummary
 from prep.images import Settings
 from prep.plan import Options
@@ -385,6 +386,68 @@ def test_too_many_rejects_end_it_and_a_larger_limit_goes_on(src: Path, tmp_path:
     assert reject["path"] == "train/n2/bad.jpg"
     assert not list((tmp_path / "out").glob("*.beton"))
     assert [summary.done_now for summary in run(src, tmp_path / "out")] == [0, 0, 0]
+
+
+def test_a_finished_split_is_left_alone_by_the_next_run(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stream was its beton: going on with that would change a file under its final name."""
+    found, options = find_source(src), Options(jobs=1, settings=SMALL, max_rejects=1.0)
+    finish = build._finish
+
+    def only_train(source: object, name: Path, *rest: object) -> object:
+        if name.name != "train":
+            raise KeyboardInterrupt
+        return finish(source, name, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_finish", only_train)
+        with pytest.raises(KeyboardInterrupt):
+            build.build(found, tmp_path, options)
+    beton = tmp_path / "train.beton"
+    before, links = beton.stat(), beton.stat().st_nlink
+    assert links == 1
+    build.build(found, tmp_path, options)
+    after = beton.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    verify(beton, 1)
+    assert not list(tmp_path.glob("*.partial"))
+    assert not (tmp_path / ".prep" / "train").exists()
+
+
+def test_killed_between_a_beton_and_its_card_it_goes_on(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, options = find_source(src), Options(jobs=1, settings=SMALL, max_rejects=1.0)
+    build.build(found, tmp_path / "whole", options)
+
+    write_card = handover.write_card
+
+    def killed(card: handover.Card, path: Path) -> None:
+        if card.sha256:
+            raise KeyboardInterrupt
+        write_card(card, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handover, "write_card", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build.build(found, tmp_path / "killed", options)
+    assert (tmp_path / "killed" / "train.beton").exists()
+    build.build(found, tmp_path / "killed", options)
+    files = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == files
+    for name in ("train.beton", "train.json", "val.beton", "val.json"):
+        left, right = tmp_path / "killed" / name, tmp_path / "whole" / name
+        assert left.read_bytes() == right.read_bytes(), name
+
+
+def test_it_does_not_take_a_beton_from_under_another_writer(src: Path, tmp_path: Path) -> None:
+    options = Options(jobs=1, settings=SMALL, max_rejects=1.0)
+    with whole_file(tmp_path / "train.beton") as partial:
+        partial.write_text("theirs")
+        with pytest.raises(UserError, match="is being written by another run"):
+            build.build(find_source(src), tmp_path, options)
+    assert (tmp_path / "train.beton").read_text() == "theirs"
 
 
 def test_two_runs_at_once(src: Path, tmp_path: Path) -> None:
