@@ -24,6 +24,7 @@ from train.reading import Reading
 TICK = 0.05  # seconds between looks at whether a thread is still to be waited for
 NAMED = 3  # samples in a message
 UNLIMITED = 1 << 30  # batches
+PATIENCE = 5.0  # seconds for a thread to end that may be stalled
 
 
 class PipelineThread(threading.Thread):
@@ -38,8 +39,13 @@ class PipelineThread(threading.Thread):
         self._workers = workers
         self._todo: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
         self._todo = queue.SimpleQueue()
-        self.stop = functools.partial(self._todo.put, None)
         self.start()
+
+    def stop(self) -> None:
+        """End it, and wait: a thread that has run kernels must not outlive the interpreter."""
+        self._todo.put(None)
+        if threading.current_thread() is not self:
+            self.join(PATIENCE)
 
     def run(self) -> None:
         numba.set_num_threads(self._workers)
