@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ BATCHES = 2  # of samples that are asked for before they are read
 class ReadAhead(MemoryManager, MemoryContext):  # type: ignore[misc]
     """Tells the system of the batches of one epoch after the other."""
 
-    state = None  # nothing is read through it
+    state = state_type = None  # nothing is read through it
 
     def __init__(
         self, reading: Reading, kind: OrderName, pages: npt.NDArray[np.int64], page_size: int
@@ -69,10 +68,6 @@ class ReadAhead(MemoryManager, MemoryContext):  # type: ignore[misc]
 
     def compile_reader(self) -> None:
         """No operation of this project asks for it."""
-
-    @property
-    def state_type(self) -> Any:
-        raise NotImplementedError
 
     def __enter__(self) -> ReadAhead:
         return self
