@@ -11,7 +11,7 @@ demo: setup  ## sample, resize, stats, write-beton, train, eval, classify: 4 min
 	@cd $(root) && $(python) benchmarks/demo.py
 
 test: setup
-	@cd $(root) && $(python) -m pytest -n 2 --dist loadgroup
+	@cd $(root) && $(python) -m pytest -n 2 --dist loadfile
 
 check: setup
 	@cd $(root) && .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy

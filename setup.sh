@@ -63,6 +63,8 @@ echo "setup: installing the locked packages into .venv"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 awk '/^uv==/ {wanted = 1} wanted {print} wanted && !/\\$/ {exit}' requirements.lock >.venv/uv.lock
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
-.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes -r requirements.lock
+# Compiled once here: where PYTHONDONTWRITEBYTECODE is set, each start would compile numba and torch.
+.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes \
+    --compile-bytecode -r requirements.lock
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
 echo "$wanted" >"$stamp"

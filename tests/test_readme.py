@@ -37,9 +37,6 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-pytestmark = pytest.mark.xdist_group("readme")  # its commands run once
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ILSVRC2012/ (drawn) and two photos in an empty folder, after all of the README's commands."""
