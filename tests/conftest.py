@@ -20,6 +20,7 @@ from PIL import Image
 os.environ.setdefault("NUMBA_NUM_THREADS", "4")
 
 from prep import plan, resize, stats, write
+from prep.handover import Statistics
 from prep.sources import find_source
 
 CLASSES = ("n90000001", "n90000002", "n90000003")
@@ -42,6 +43,23 @@ def jpeg_bytes(picture: Image.Image, quality: int = 92) -> bytes:
 def small_jpeg(seed: int, width: int = 40, height: int = 50) -> bytes:
     """A JPEG that differs with its seed."""
     return jpeg_bytes(smooth_picture(np.random.default_rng(seed), width, height))
+
+
+def make_statistics(side: int) -> Statistics:
+    """A mean image that differs everywhere, and axes that are not the colours'."""
+    generator = np.random.default_rng(side)
+    vectors = np.linalg.qr(generator.normal(size=(3, 3)))[0]
+    eigenvalues = np.array([14400.0, 1600.0, 400.0])
+    return Statistics(
+        count=1,
+        mean_image=generator.uniform(90, 140, (side, side, 3)).astype(np.float32),
+        channel_mean=np.zeros(3),
+        covariance=vectors @ np.diag(eigenvalues) @ vectors.T,
+        eigenvalues=eigenvalues,
+        eigenvectors=vectors,
+        decoder="test",
+        pixels_id="test",
+    )
 
 
 def tar_bytes(files: dict[str, bytes]) -> bytes:

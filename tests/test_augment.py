@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from conftest import make_statistics
 from ffcv.fields import IntField, RGBImageField
 from ffcv.fields.basics import IntDecoder
 from ffcv.fields.rgb_image import SimpleRGBImageDecoder
@@ -18,7 +19,6 @@ from ffcv.writer import DatasetWriter
 from golden_augment import GOLDEN, sheet
 from PIL import Image
 
-from prep.handover import Statistics
 from prep.program import UserError
 from train import augment
 from train.augment import Augment, Augmentation, augment_batch, draw, mirror_row, of_recipe, tables
@@ -59,19 +59,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def statistics():
-    generator = np.random.default_rng(2)
-    vectors = np.linalg.qr(generator.normal(size=(3, 3)))[0]
-    eigenvalues = np.array([14400.0, 1600.0, 400.0])
-    return Statistics(
-        count=1,
-        mean_image=generator.uniform(0, 255, (SIDE, SIDE, 3)).astype(np.float32),
-        channel_mean=np.zeros(3),
-        covariance=vectors @ np.diag(eigenvalues) @ vectors.T,
-        eigenvalues=eigenvalues,
-        eigenvectors=vectors,
-        decoder="test",
-        pixels_id="test",
-    )
+    return make_statistics(SIDE)
 
 
 def plain(image, index, what, statistics, epoch=EPOCH):

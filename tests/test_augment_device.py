@@ -8,9 +8,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from conftest import make_statistics
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from prep.handover import Statistics
 from prep.program import UserError
 from train.augment import Augmentation, augment_batch, draw, tables
 from train.augment_device import IMAGE_SIDE, DeviceAugment, draw_torch, to_side
@@ -18,22 +18,6 @@ from train.colour import deviation_axes, image_axes
 
 SEED = 20120930 << 20  # more than 32 bits
 PAPER = Augmentation(224, True, 0.1, SEED)
-
-
-def make_statistics(side):
-    generator = np.random.default_rng(side)
-    vectors = np.linalg.qr(generator.normal(size=(3, 3)))[0]
-    eigenvalues = np.array([14400.0, 1600.0, 400.0])
-    return Statistics(
-        count=1,
-        mean_image=generator.uniform(90, 140, (side, side, 3)).astype(np.float32),
-        channel_mean=np.zeros(3),
-        covariance=vectors @ np.diag(eigenvalues) @ vectors.T,
-        eigenvalues=eigenvalues,
-        eigenvectors=vectors,
-        decoder="test",
-        pixels_id="test",
-    )
 
 
 def noise_images(count, side):

@@ -96,9 +96,6 @@ class Batches:
     def __len__(self) -> int:
         return step_count(len(self._dataset), self._batch)
 
-    def close(self) -> None:
-        self._reading.close()
-
     def sequential(self) -> Iterator[Batch]:
         """Every sample once, in the order of the file."""
         return self._run(np.arange(len(self._dataset)), 0)
