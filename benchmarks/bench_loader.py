@@ -195,7 +195,7 @@ def report(
 def open_task(beton: Path, folder: Path, batch: int) -> Task:
     """A beton, and its JPEGs as files below `folder`."""
     from train.dataset import open_dataset
-    from train.network import INPUT_SIDE
+    from train.recipe import load_recipe
 
     dataset = open_dataset(beton)
     raw = dataset.card.mode == "raw"
@@ -209,7 +209,7 @@ def open_task(beton: Path, folder: Path, batch: int) -> Task:
                 file.seek(int(records.ptr[number]))
                 path.write_bytes(file.read(int(records.size[number])))
                 files.append(path)
-    return Task(beton, raw, files, dataset.labels.tolist(), batch, INPUT_SIDE)
+    return Task(beton, raw, files, dataset.labels.tolist(), batch, load_recipe("paper").crop)
 
 
 def draw_betons(folder: Path) -> list[Path]:

@@ -65,7 +65,7 @@ def our_ways(task: Task, cores: int) -> dict[str, Way]:
     from train.recipe import load_recipe
 
     dataset = open_dataset(task.beton)
-    augment = Augment(of_recipe(load_recipe("paper"), task.crop), training_statistics(dataset))
+    augment = Augment(of_recipe(load_recipe("paper")), training_statistics(dataset))
     epochs = itertools.count()
 
     def epoch(batches: Batches, _: int) -> int:

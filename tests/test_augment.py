@@ -292,15 +292,27 @@ def test_nonsense_is_refused_by_name_and_value(field, value):
 
 
 def test_the_papers_recipe_is_the_default_augmentation():
-    assert of_recipe(load_recipe("paper"), 224) == Augmentation(224, True, 0.1, 0)
+    assert of_recipe(load_recipe("paper")) == Augmentation(224, True, 0.1, 0)
 
 
 def test_a_recipes_values_reach_the_augmentation():
     settings = ["mean=centre", "noise=per-image", "noise_divisor=1.1", "noise_until=67", "share=32"]
-    recipe = load_recipe("paper", [*settings, "mirror=false", "colour_noise=0.2", "seed=5"])
-    assert of_recipe(recipe, 224) == Augmentation(
-        224, False, 0.2, 5, "centre", "per-image", 1.1, 67, 32
+    recipe = load_recipe(
+        "paper", [*settings, "mirror=false", "colour_noise=0.2", "seed=5", "crop=227"]
     )
+    assert of_recipe(recipe) == Augmentation(227, False, 0.2, 5, "centre", "per-image", 1.1, 67, 32)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["image_side=300", "mean=channels", "mean=half", "pixel_divisor=58", "test_crop=random"],
+)
+def test_what_is_not_there_yet_is_refused_by_name(setting):
+    key, value = setting.split("=")
+    with pytest.raises(
+        UserError, match=rf"{key} '?{value}(\.0)?'? does not work yet.*--set {key}="
+    ):
+        of_recipe(load_recipe("paper", [setting]))
 
 
 def test_32_epochs_of_a_picture_are_as_they_were():

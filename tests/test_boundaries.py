@@ -81,4 +81,5 @@ def test_every_value_of_a_recipe_cites_its_source(name: str) -> None:
     for line in recipe_text(name).splitlines():
         key = re.match(r"(\w+)\s*=", line)
         if key and key[1] not in ("name", "about"):
-            assert re.search(r"[^\"]#\s*\S.{2,}$", line), f"{name}.toml: {line}"
+            # In words, or by the letter of a source that the file's head explains.
+            assert re.search(r"[^\"]#\s*([A-Z]|\S.{2,})$", line), f"{name}.toml: {line}"

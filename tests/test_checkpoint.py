@@ -16,9 +16,11 @@ import torch
 
 from prep.program import UserError
 from train import checkpoint as checkpoints
-from train import optimiser
+from train import networks, optimiser
 from train.checkpoint import Checkpoint, TrainedOn
-from train.recipe import Recipe, load_recipe
+from train.recipe import LayerRate, Recipe, load_recipe
+
+HISTORY = [{"loss": 2.0, "val_top1_error": 0.5}, {"loss": 1.5, "val_top1_error": 0.25}]
 
 SIDE = 4  # the mean image's, to keep files small
 
@@ -47,13 +49,13 @@ def data() -> TrainedOn:
 @pytest.fixture(scope="module")
 def whole(recipe: Recipe, data: TrainedOn) -> Checkpoint:
     """After one step, so that the optimiser has velocities."""
-    network = checkpoints.build_network(recipe, 2)
+    network = networks.build(recipe, 2)
     sgd = optimiser.build(network, recipe)
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 0.25)
     sgd.step()
     weights, velocity = network.state_dict(), sgd.state_dict()
-    return Checkpoint(recipe, data, weights, velocity, 3, 12, [0.5, 0.25], 2, "", "")
+    return Checkpoint(recipe, data, weights, velocity, 3, 12, HISTORY, 2, "", "")
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def refusal(path: Path) -> str:
 
 def test_what_is_saved_comes_back(saved: Path, whole: Checkpoint) -> None:
     loaded = checkpoints.load(saved)
-    for name in ("recipe", "epoch", "step", "val_errors", "threads"):
+    for name in ("recipe", "epoch", "step", "history", "threads"):
         assert getattr(loaded, name) == getattr(whole, name)
     assert loaded.data.mean_image.dtype == torch.float32
     assert torch.equal(loaded.data.mean_image, whole.data.mean_image)
@@ -123,7 +125,7 @@ def test_the_trained_network_has_the_trained_weights(saved: Path, whole: Checkpo
 def test_initial_weights_follow_from_the_seed(recipe: Recipe) -> None:
     def weights(seed: int) -> torch.Tensor:
         changed = dataclasses.replace(recipe, seed=seed)
-        return checkpoints.build_network(changed, 2).fc8.weight.detach()
+        return networks.build(changed, 2).fc8.weight.detach()
 
     assert torch.equal(weights(0), weights(0))
     assert not torch.equal(weights(0), weights(1))
@@ -131,7 +133,9 @@ def test_initial_weights_follow_from_the_seed(recipe: Recipe) -> None:
 
 def test_weights_of_another_network_are_refused(whole: Checkpoint) -> None:
     wide = dataclasses.replace(whole, recipe=dataclasses.replace(whole.recipe, width=0.5))
-    other_norm = dataclasses.replace(whole, recipe=dataclasses.replace(whole.recipe, norm="lrn"))
+    other_norm = dataclasses.replace(
+        whole, recipe=dataclasses.replace(whole.recipe, network="paper")
+    )
     more = dataclasses.replace(whole.data, wnids=[*"abc"], names=[*"abc"], pixels_id="")
     for changed in (wide, other_norm, dataclasses.replace(whole, data=more)):
         with pytest.raises(UserError) as caught:
@@ -243,12 +247,10 @@ def changed_values(recipe: Recipe) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(Recipe):
         old = getattr(recipe, field.name)
-        if field.name == "norm":
-            values["norm"] = "lrn"
-        elif field.name == "init":
-            values["init"] = "paper"
-        elif field.name == "schedule":
-            values["schedule"] = "steps"
+        if field.name == "crop":
+            values["crop"] = 227
+        elif field.name == "layer_rates":
+            values["layer_rates"] = (LayerRate("conv1", 1, 0.0),)
         elif isinstance(old, bool):
             values[field.name] = not old
         elif isinstance(old, str):
@@ -258,7 +260,7 @@ def changed_values(recipe: Recipe) -> dict[str, Any]:
         elif isinstance(old, int):
             values[field.name] = old + 1
         else:
-            values[field.name] = old * 0.5
+            values[field.name] = old * 0.5 or 0.25
     return values
 
 

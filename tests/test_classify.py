@@ -15,12 +15,13 @@ from prep.images import Settings
 from prep.program import UserError
 from prep.sources import find_source
 from train import checkpoint as checkpoints
+from train import networks
 from train.checkpoint import TrainedOn
 from train.classify import classify, load_picture
 from train.dataset import open_dataset, training_statistics
 from train.evaluate import probabilities
 from train.loader import Batches
-from train.network import AlexNet
+from train.networks.layers import AlexNet
 from train.recipe import load_recipe
 
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def data(betons: Path) -> TrainedOn:
 @pytest.fixture(scope="module")
 def network() -> AlexNet:
     """Random weights, scaled so that the classes' probabilities differ from picture to picture."""
-    built = checkpoints.build_network(load_recipe("demo", ["width=0.05"]), classes=3)
+    built = networks.build(load_recipe("demo", ["width=0.05"]), classes=3)
     with torch.no_grad():
         built.fc8.weight.mul_(0.05)
     return built.eval()

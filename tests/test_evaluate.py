@@ -16,7 +16,7 @@ from train.augment_device import to_side
 from train.dataset import open_dataset
 from train.evaluate import cut_views, evaluate, probabilities, wrong
 from train.loader import Batch, Batches
-from train.network import AlexNet
+from train.networks.paper import PaperNet
 from train.recipe import Mean
 
 SIDE, CROP = 256, 224
@@ -258,7 +258,7 @@ def test_a_probability_of_zero_gives_a_finite_loss(mean: npt.NDArray[np.float32]
 def test_dropout_and_batch_norm_evaluate_and_the_mode_comes_back(
     training: bool, mean: npt.NDArray[np.float32]
 ) -> None:
-    network = AlexNet(3, seed=0, width=0.05, norm="batch", init="he", dropout=0.5)
+    network = PaperNet(3, seed=0, width=0.05, norm="batch", lrn_alpha=0, dropout=0.5)
     network.train(training)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images, labels = noise(3), np.arange(3)

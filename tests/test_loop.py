@@ -73,7 +73,7 @@ def assert_equal_runs(one: Path, two: Path) -> None:
     """Equal weights and velocities bit for bit, equal metrics."""
     first, second = checkpoints.load(one), checkpoints.load(two)
     assert (first.epoch, first.step) == (second.epoch, second.step)
-    assert first.val_errors == second.val_errors
+    assert first.history == second.history
     assert list(first.network) == list(second.network)
     for name, weights in first.network.items():
         assert torch.equal(weights, second.network[name]), name
@@ -137,11 +137,11 @@ def test_an_epochs_step_row_is_its_mean_when_it_has_one(straight: Path) -> None:
 
 def test_the_plateau_schedule_follows_the_validation_errors(straight: Path, recipe: Recipe) -> None:
     rows = rows_of(straight, "epoch")
-    errors = [row["val_top1_error"] for row in rows]
-    assert errors == checkpoints.load(straight).val_errors
+    history = [{name: row[name] for name in schedule.WATCHED} for row in rows]
+    assert history == checkpoints.load(straight).history
     for done, row in enumerate(rows):
-        assert row["learning_rate"] == schedule.learning_rate(recipe, done, errors[:done])
-    over = [schedule.ended(recipe, done, errors[:done]) for done in range(1, len(rows) + 1)]
+        assert row["learning_rate"] == schedule.learning_rate(recipe, done, history[:done])
+    over = [schedule.ended(recipe, done, history[:done]) for done in range(1, len(rows) + 1)]
     assert over == [False] * (len(rows) - 1) + [True]
     assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]  # a plateau was met
 
@@ -313,7 +313,7 @@ def test_the_same_command_goes_on_with_a_run_that_began_with_another(
 ) -> None:
     whole = checkpoints.load(straight)
     begun, out = tmp_path / "begun.pt", tmp_path / "out"
-    checkpoints.save(dataclasses.replace(whole, epoch=1, val_errors=whole.val_errors[:1]), begun)
+    checkpoints.save(dataclasses.replace(whole, epoch=1, history=whole.history[:1]), begun)
     settings = settings_of(betons, out, recipe, resume=str(begun))
     for _ in range(2):
         loop.run(settings)

@@ -117,7 +117,7 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
         "cut short or damaged",
         "is not as it was written",
         "is of other data",
-        "lowers the learning rate when the validation error stops improving",
+        "stops improving, and there is no validation data",
         "this command says",
         "finds no such device here",
         "the loss is",

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from prep.program import UserError
-from train.recipe import Recipe, load_recipe, recipe_from_values, recipe_names, recipe_text
+from train.recipe import (
+    LayerRate,
+    Recipe,
+    load_recipe,
+    recipe_from_values,
+    recipe_names,
+    recipe_text,
+)
 
 
 def values() -> dict[str, object]:
@@ -32,7 +39,12 @@ def test_paper_recipe_has_the_papers_values() -> None:
     assert (paper.batch, paper.epochs, paper.learning_rate) == (128, 90, 0.01)
     assert (paper.momentum, paper.weight_decay, paper.dropout) == (0.9, 0.0005, 0.5)
     assert (paper.schedule, paper.drops, paper.drop_factor) == ("plateau", 3, 0.1)
-    assert (paper.width, paper.norm, paper.init) == (1.0, "lrn", "paper")
+    assert (paper.network, paper.width, paper.init) == ("paper", 1.0, "paper")
+    assert (paper.lrn_alpha, paper.dropout_on) == (1e-4, "outputs")
+    assert (paper.image_side, paper.crop, paper.pixel_divisor) == (256, 224, 1.0)
+    assert (paper.bias_rate_factor, paper.bias_rate_falls, paper.bias_decay) == (1.0, True, True)
+    assert (paper.layer_rates, paper.velocity, paper.nesterov) == ((), "kept", False)
+    assert (paper.watch, paper.stop_patience) == ("val_top1_error", 0)
     assert (paper.mirror, paper.share, paper.mean) == (True, 1, "matched")
     assert (paper.noise, paper.colour_noise) == ("standard-deviations", 0.1)
     assert (paper.noise_divisor, paper.noise_until) == (1.0, 0)
@@ -79,6 +91,10 @@ def test_missing_keys_are_all_named() -> None:
         ("drop_epochs", [25, 51.0]),
         ("drop_epochs", [True]),
         ("drop_epochs", "25"),
+        ("layer_rates", "conv1"),
+        ("layer_rates", [72]),
+        ("layer_rates", [{"layer": "conv1", "rate": 0.0}]),
+        ("layer_rates", [{"layer": "conv1", "from_epoch": 1, "rate": 0.0, "until": 2}]),
         ("width", {}),
     ],
 )
@@ -91,8 +107,13 @@ def test_wrong_type_names_key_and_value(key: str, value: object) -> None:
     ("key", "value"),
     [
         ("width", 0.0),
+        ("lrn_alpha", -1e-4),
         ("dropout", -0.1),
         ("dropout", 1.0),
+        ("pool_dropout", 1.0),
+        ("crop", 226),
+        ("image_side", 223),
+        ("pixel_divisor", 0.0),
         ("colour_noise", -0.1),
         ("share", 0),
         ("noise_divisor", 0.0),
@@ -102,6 +123,7 @@ def test_wrong_type_names_key_and_value(key: str, value: object) -> None:
         ("epochs", 0),
         ("learning_rate", 0.0),
         ("learning_rate", -0.01),
+        ("bias_rate_factor", 0.0),
         ("momentum", 1.0),
         ("momentum", -0.9),
         ("weight_decay", -0.0005),
@@ -109,7 +131,11 @@ def test_wrong_type_names_key_and_value(key: str, value: object) -> None:
         ("drop_factor", 1.0),
         ("drops", -1),
         ("patience", 0),
+        ("threshold", -0.1),
+        ("threshold", 1.0),
+        ("min_rate", -1e-6),
         ("warmup_epochs", -1.0),
+        ("stop_patience", -1),
         ("seed", -1),
         ("seed", 2**63),
     ],
@@ -131,17 +157,40 @@ def test_floats_are_finite(key: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("key", "choices"),
     [
-        ("norm", "lrn, batch"),
-        ("init", "paper, he"),
-        ("mean", "matched, centre"),
+        (
+            "network",
+            "paper, paper-batch-norm, single-tower, authors-2012, batch-norm, torchvision",
+        ),
+        ("init", "paper, paper-fc-biases-0, authors-2012, he, xavier-normal, torch"),
+        ("dropout_on", "outputs, inputs"),
+        ("mean", "matched, centre, channels, half"),
+        ("test_crop", "centre, random"),
+        ("velocity", "kept, scaled"),
+        ("watch", "loss, val_loss, val_top1_error, val_top5_error"),
         ("noise", "standard-deviations, eigenvalues, per-image, none"),
-        ("schedule", "plateau, steps, one-cycle"),
+        ("schedule", "plateau, reduce-on-plateau, steps, one-cycle, cosine"),
     ],
 )
 @pytest.mark.parametrize("value", ["Paper", "", 1, ["lrn"]])
 def test_a_choice_lists_what_there_is(key: str, choices: str, value: object) -> None:
     message = error_of(values() | {key: value})
     assert f"{key} is {value!r}, it must be one of {choices}" in message
+
+
+def test_a_row_of_layer_rates_names_what_is_wrong_with_it() -> None:
+    row: dict[str, object] = {"layer": "conv1", "from_epoch": 72, "rate": 0}
+    (read,) = recipe_from_values(values() | {"layer_rates": [row]}, "mine.toml").layer_rates
+    assert read == LayerRate("conv1", 72, 0.0)
+    assert "layer is 'conv9'" in error_of(values() | {"layer_rates": [row | {"layer": "conv9"}]})
+    assert "from_epoch is 1.5" in error_of(values() | {"layer_rates": [row | {"from_epoch": 1.5}]})
+    assert "rates of at least 0" in error_of(values() | {"layer_rates": [row | {"rate": -0.1}]})
+
+
+def test_what_a_network_cannot_have_is_refused() -> None:
+    inputs, outputs = {"dropout_on": "inputs"}, {"dropout_on": "outputs"}
+    assert "must be outputs for" in error_of(values() | {"network": "authors-2012"} | inputs)
+    assert "must be inputs for" in error_of(values() | {"network": "torchvision"} | outputs)
+    assert "momentum must be above 0" in error_of(values() | {"nesterov": True, "momentum": 0})
 
 
 def test_limits_hold_for_changed_copies_too() -> None:
@@ -172,6 +221,12 @@ def test_set_changes_only_its_keys() -> None:
         ("schedule=steps", "schedule", "steps"),
         ("schedule=one-cycle", "schedule", "one-cycle"),
         ('schedule="plateau"', "schedule", "plateau"),
+        ("layer_rates=[]", "layer_rates", ()),
+        (
+            'layer_rates=[{layer="fc8", from_epoch=3, rate=0}]',
+            "layer_rates",
+            (LayerRate("fc8", 3, 0.0),),
+        ),
         ("name=night run", "name", "night run"),
         ("about=a=b", "about", "a=b"),
     ],

@@ -69,10 +69,22 @@ class Augmentation:
         return 0.0 if self.noise == "none" else self.colour_noise
 
 
-def of_recipe(recipe: Recipe, crop: int) -> Augmentation:
-    """A recipe's augmentation. Raises UserError as Augmentation does."""
+def of_recipe(recipe: Recipe) -> Augmentation:
+    """A recipe's augmentation. Raises UserError as Augmentation does, and for what is to come."""
+    waiting = {
+        "image_side": recipe.image_side == 256,
+        "mean": recipe.mean in ("matched", "centre"),
+        "pixel_divisor": recipe.pixel_divisor == 1,
+        "test_crop": recipe.test_crop == "centre",
+    }
+    for key, works in waiting.items():
+        if not works:
+            raise UserError(
+                f"recipe {recipe.name}: {key} {getattr(recipe, key)!r} does not work yet; give the "
+                f"recipe paper's, see `train recipes paper`, with --set {key}="
+            )
     return Augmentation(
-        crop=crop,
+        crop=recipe.crop,
         mirror=recipe.mirror,
         colour_noise=recipe.colour_noise,
         seed=recipe.seed,

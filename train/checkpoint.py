@@ -16,10 +16,11 @@ from prep.files import whole_file
 from prep.handover import Card, Statistics
 from prep.images import Settings
 from prep.program import UserError
-from train.network import AlexNet
+from train import networks, schedule
+from train.networks.layers import AlexNet
 from train.recipe import Recipe, recipe_from_values
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FILE_NAME = "last.pt"
 
 
@@ -59,7 +60,7 @@ class Checkpoint:
     optimiser: dict[str, Any]
     epoch: int
     step: int
-    val_errors: list[float]  # top-1, centre view, after each epoch
+    history: list[dict[str, float]]  # after each epoch, see train.schedule.History
     threads: int  # torch's; another number rounds differently
     origin: str  # the checkpoint file of another run that this one went on from, or ""
     val_pixels_id: str  # of the validation data; "" without any
@@ -139,24 +140,12 @@ def _check_sums(file: Path) -> None:
         raise zipfile.BadZipFile(f"damaged in {damaged}")
 
 
-def build_network(recipe: Recipe, classes: int) -> AlexNet:
-    """The recipe's network with its initial weights, drawn from the recipe's seed."""
-    return AlexNet(
-        classes=classes,
-        width=recipe.width,
-        norm=recipe.norm,
-        init=recipe.init,
-        dropout=recipe.dropout,
-        seed=recipe.seed,
-    )
-
-
 def trained_network(checkpoint: Checkpoint, origin: Path) -> AlexNet:
     """The network with its trained weights, in evaluation mode.
 
     Raises UserError when the weights are those of another network.
     """
-    network = build_network(checkpoint.recipe, len(checkpoint.data.wnids))
+    network = networks.build(checkpoint.recipe, len(checkpoint.data.wnids))
     load_weights(network, checkpoint, origin)
     return network.eval()
 
@@ -176,7 +165,8 @@ def check_resumable(
     checkpoint: Checkpoint, recipe: Recipe, data: TrainedOn, val_pixels_id: str, origin: Path
 ) -> None:
     """Raises UserError naming the first thing in which the run to resume differs from this one."""
-    free = {"about"} if recipe.schedule == "one-cycle" else {"about", "epochs"}  # may be extended
+    by_epochs = recipe.schedule in ("one-cycle", "cosine")
+    free = {"about"} if by_epochs else {"about", "epochs"}  # may be extended
     for field in dataclasses.fields(Recipe):
         old, new = getattr(checkpoint.recipe, field.name), getattr(recipe, field.name)
         if old != new and field.name not in free:
@@ -190,9 +180,9 @@ def check_resumable(
             f"beton's is {data.pixels_id[:12]}); give another --out, or --resume never to start "
             "over"
         )
-    if recipe.schedule == "plateau" and checkpoint.val_pixels_id != val_pixels_id:
+    if schedule.watches_validation(recipe) and checkpoint.val_pixels_id != val_pixels_id:
         raise UserError(
-            f"{origin} has lowered its learning rate by other validation data (pixels_id "
+            f"{origin} has gone by other validation data (pixels_id "
             f"{checkpoint.val_pixels_id[:12]}, this one is {val_pixels_id[:12]}); give the former, "
             "another --out, or --resume never to start over"
         )

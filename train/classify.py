@@ -52,6 +52,7 @@ def classify(
     k: int,
     device: torch.device,
     mean: Mean = "matched",
+    crop: int = 224,
 ) -> list[Prediction]:
     """Predictions in the order of `paths`, from the centre view less its mean.
 
@@ -62,7 +63,7 @@ def classify(
     for path in paths:
         pixels = load_picture(path, data)
         batch = torch.from_numpy(pixels)[None].to(device)
-        softmax = probabilities(network, batch, mean_SSC, 1, mean)[1][0]
+        softmax = probabilities(network, batch, mean_SSC, 1, mean, crop)[1][0]
         best = softmax.topk(min(k, len(data.wnids)))
         labels = best.indices.tolist()
         predictions.append(

@@ -178,7 +178,14 @@ def evaluate(
     with Screen() as screen:
         followed = screen.follow("eval", batches.sequential(), len(batches))
         mean_SSC = stage.mean_image(loaded.data, place)
-        scores = stage.evaluate(network, followed, mean_SSC, int(views), loaded.recipe.mean)
+        scores = stage.evaluate(
+            network,
+            followed,
+            mean_SSC,
+            int(views),
+            loaded.recipe.mean,
+            loaded.recipe.crop,
+        )
     seconds = time.monotonic() - started
     for count, score in scores.items():
         name = "centre view" if count == 1 else f"{count} views"
@@ -220,7 +227,9 @@ def classify(
     loaded = checkpoint.load(run)
     place = start.choose_device(device.value if device else None)
     network = checkpoint.trained_network(loaded, run).to(place)
-    predictions = stage.classify(network, loaded.data, pictures, k, place, loaded.recipe.mean)
+    predictions = stage.classify(
+        network, loaded.data, pictures, k, place, loaded.recipe.mean, loaded.recipe.crop
+    )
     for prediction in predictions:
         typer.echo(str(prediction.path))
         for label, name, probability in zip(
@@ -254,7 +263,7 @@ def recipes(
         typer.echo(recipe_text(name), nl=False)
         return
     for known in recipe_names():
-        typer.echo(f"{known:10}  {load_recipe(known).about}")
+        typer.echo(f"{known:13}  {load_recipe(known).about}")
 
 
 def _check_beton(path: Path) -> None:

@@ -19,7 +19,6 @@ from torch import nn
 from train.augment_device import IMAGE_SIDE, to_side
 from train.checkpoint import TrainedOn
 from train.loader import Batch
-from train.network import INPUT_SIDE
 from train.recipe import Mean
 
 
@@ -43,7 +42,7 @@ def cut_views(
     mean_SSC: torch.Tensor,
     views: int,
     mean: Mean = "matched",
-    crop: int = INPUT_SIDE,
+    crop: int = 224,  # pixels, paper section 4.1
 ) -> Iterator[torch.Tensor]:
     """Images [B,S,S,3] and float32 [S,S,3] to 1, 5 or 10 float32 [B,3,crop,crop], one at a time.
 
@@ -70,6 +69,7 @@ def probabilities(
     mean_SSC: torch.Tensor,
     views: int,
     mean: Mean = "matched",
+    crop: int = 224,
 ) -> dict[int, torch.Tensor]:
     """Softmax outputs, float32 [B,classes], by number of views: 1, and 5 or 10 where asked for.
 
@@ -79,7 +79,7 @@ def probabilities(
     images_BSSC = to_side(images_BSSC, len(mean_SSC))
     softmax = (
         network(view).float().softmax(dim=1)
-        for view in cut_views(images_BSSC, mean_SSC, views, mean)
+        for view in cut_views(images_BSSC, mean_SSC, views, mean, crop)
     )
     centre = next(softmax)
     total = sum(softmax, start=centre)
@@ -92,10 +92,11 @@ def evaluate(
     mean_SSC: torch.Tensor,
     views: int,
     mean: Mean = "matched",
+    crop: int = 224,
 ) -> dict[int, Score]:
     """Score every batch; returns a score for the centre view and for the 5 or 10 asked for.
 
-    mean: which part of the mean image a view is without, as in training.
+    mean: which part of the mean image a view is without, crop: a view's side, as in training.
     """
     device = mean_SSC.device
     was_training = network.training
@@ -106,7 +107,7 @@ def evaluate(
         labels = batch.labels.to(device)
         samples += len(labels)
         for count, softmax in probabilities(
-            network, batch.images.to(device), mean_SSC, views, mean
+            network, batch.images.to(device), mean_SSC, views, mean, crop
         ).items():
             nll = (
                 -softmax.gather(1, labels[:, None])

@@ -23,7 +23,7 @@ from train.evaluate import Score
 from train.feed import Feeding, choose_feed, compiled_now, feed_line
 from train.loader import Batch, evaluation_batches
 from train.metrics import Metrics
-from train.network import INPUT_SIDE, AlexNet
+from train.networks.layers import AlexNet
 from train.recipe import Recipe
 from train.screen import Screen
 from train.start import Data, RunSettings, State, open_data, start
@@ -38,7 +38,7 @@ def run(settings: RunSettings) -> Path:
     batches = Feeding(
         data.train,
         data.statistics,
-        of_recipe(recipe, INPUT_SIDE),
+        of_recipe(recipe),
         recipe.batch,
         settings.workers,
         device=settings.device,
@@ -54,22 +54,26 @@ def run(settings: RunSettings) -> Path:
     with Screen() as screen, only_run(out / ".lock", out):
         state = start(settings, data, screen)
         screen.line(feed_line(feed, data.trained_on.side))
-        if schedule.ended(recipe, state.epoch, state.val_errors):
+        if schedule.ended(recipe, state.epoch, state.history):
             screen.line(f"{out} has finished: epoch {state.epoch} of at most {recipe.epochs}")
             return path
         if settings.resume == "never":
             path.unlink(missing_ok=True)
         with Metrics(out, state.step) as recorder, _out_of_memory_named(settings):
-            while not schedule.ended(recipe, state.epoch, state.val_errors):
+            while not schedule.ended(recipe, state.epoch, state.history):
                 figures = _train_epoch(state, recipe, batches, recorder, screen)
                 state.epoch += 1
                 if val_batches is not None:
                     followed = screen.follow(
                         "validation", val_batches.sequential(), len(val_batches)
                     )
-                    scores = evaluate.evaluate(state.network, followed, mean_SSC, 1, recipe.mean)
-                    state.val_errors.append(scores[1].top1_error)
+                    scores = evaluate.evaluate(
+                        state.network, followed, mean_SSC, 1, recipe.mean, recipe.crop
+                    )
                     figures |= _val_figures(scores[1])
+                state.history.append(
+                    {name: figures[name] for name in schedule.WATCHED if name in figures}
+                )
                 recorder.row("epoch", state.step, {"epoch": state.epoch} | figures)
                 checkpoints.save(_checkpoint(state, recipe, data), path)
                 screen.line(_epoch_line(state.epoch, recipe, figures))
@@ -110,10 +114,9 @@ def _train_epoch(
                 screen.line(f"pipeline {how}, first batch read: {waited:.1f} s")
                 state.pipeline_compiled = True
                 started, waited = time.perf_counter(), 0.0  # rates are of the training alone
-            rate = schedule.learning_rate(
-                recipe, state.epoch + (done - 1) / len(batches), state.val_errors
-            )
-            optimiser.set_rate(state.sgd, rate)
+            epoch = state.epoch + (done - 1) / len(batches)
+            rate = schedule.learning_rate(recipe, epoch, state.history)
+            optimiser.set_rates(state.sgd, recipe, epoch, rate)
             window.add(*_step(state, batch, device))
             images_done += len(batch.labels)
             if done % metrics.STEP_INTERVAL == 0 or done == len(batches):
@@ -200,7 +203,7 @@ def _checkpoint(state: State, recipe: Recipe, data: Data) -> Checkpoint:
         optimiser=state.sgd.state_dict(),
         epoch=state.epoch,
         step=state.step,
-        val_errors=state.val_errors,
+        history=state.history,
         threads=torch.get_num_threads(),
         origin=state.origin,
         val_pixels_id=data.val.card.pixels_id if data.val else "",

@@ -1,23 +1,37 @@
-"""The learning rate as a function of the recipe, the epoch and the validation errors so far.
+"""The learning rate, and a run's end, as functions of the recipe, the epoch and what was measured.
 
-`plateau` is the paper's (section 5): divided by 10 when the validation error stops improving,
-three times, then the run ends. `steps` drops at fixed epochs, `one-cycle` rises and falls
-linearly; neither looks at validation data. No state is kept: a resumed run computes the same.
+| schedule          | the rate                                                | looks at     |
+|-------------------|---------------------------------------------------------|--------------|
+| plateau           | times drop_factor when `watch` stops improving, so many | `watch`      |
+|                   | times, then the run ends (paper, section 5)             |              |
+| reduce-on-plateau | as torch.optim.lr_scheduler.ReduceLROnPlateau           | `watch`      |
+| steps             | times drop_factor at fixed epochs                       | nothing      |
+| one-cycle         | linear rise, linear fall to zero                        | nothing      |
+| cosine            | linear rise, half a cosine's fall to zero               | nothing      |
+
+With `stop_patience` any of them ends when `watch` has not been lower for so many epochs. No state
+is kept: a resumed run computes the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from prep.program import UserError
-from train.recipe import Recipe
+from train.recipe import Recipe, Watched
+
+WATCHED: tuple[Watched, ...] = get_args(Watched)
+# What was measured after each epoch, by the names of metrics.jsonl: at least the recipe's `watch`.
+History = Sequence[Mapping[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Plateaus:
-    """What a sequence of validation errors says."""
+    """What a sequence of errors says."""
 
     drops: int  # how often the rate has been lowered
     ended: bool  # there was one more plateau after the last drop
@@ -26,7 +40,7 @@ class Plateaus:
 def plateaus(errors: Sequence[float], patience: int, drops: int) -> Plateaus:
     """Count plateaus: each is `patience` epochs in a row without an error below the lowest.
 
-    errors: validation top-1 error after each epoch. After a drop the count starts anew.
+    errors: one after each epoch. After a drop the count starts anew.
     """
     best, waited, dropped = float("inf"), 0, 0
     for error in errors:
@@ -41,35 +55,89 @@ def plateaus(errors: Sequence[float], patience: int, drops: int) -> Plateaus:
     return Plateaus(dropped, ended=False)
 
 
-def learning_rate(recipe: Recipe, epoch: float, errors: Sequence[float]) -> float:
-    """The rate at a point of training.
+def reduced_on_plateau(recipe: Recipe, errors: Sequence[float]) -> float:
+    """The rate of torch's ReduceLROnPlateau(mode="min", threshold_mode="rel", cooldown=0).
 
-    epoch: epochs done so far, with the part of the running one; errors: see plateaus().
+    It waits one epoch longer than `patience`, counts as better only what is below the best by the
+    share `threshold`, and leaves out a change of the rate by 1e-8 or less (its eps).
     """
-    if recipe.schedule == "plateau":
-        dropped = plateaus(errors, recipe.patience, recipe.drops).drops
-        return recipe.learning_rate * recipe.drop_factor**dropped
-    if recipe.schedule == "steps":
-        dropped = sum(epoch >= start for start in recipe.drop_epochs)
-        return recipe.learning_rate * recipe.drop_factor**dropped
-    # a thousandth of an epoch above zero, where set_rate() could not divide
-    rise = min((epoch + 1e-3) / recipe.warmup_epochs, 1.0) if recipe.warmup_epochs else 1.0
-    fall = (recipe.epochs - epoch) / (recipe.epochs - recipe.warmup_epochs)
-    return recipe.learning_rate * min(rise, fall)
+    rate, best, waited = recipe.learning_rate, float("inf"), 0
+    for error in errors:
+        if error < best * (1 - recipe.threshold):
+            best, waited = error, 0
+            continue
+        waited += 1
+        if waited > recipe.patience:
+            waited = 0
+            lower = max(rate * recipe.drop_factor, recipe.min_rate)
+            if rate - lower > 1e-8:
+                rate = lower
+    return rate
 
 
-def ended(recipe: Recipe, epoch: int, errors: Sequence[float]) -> bool:
+def learning_rate(recipe: Recipe, epoch: float, history: History) -> float:
+    """The rate of weights at a point of training; above 0.
+
+    epoch: epochs done so far, with the part of the running one.
+    """
+    match recipe.schedule:
+        case "plateau":
+            dropped = plateaus(_watched(recipe, history), recipe.patience, recipe.drops).drops
+            return recipe.learning_rate * recipe.drop_factor**dropped
+        case "reduce-on-plateau":
+            return reduced_on_plateau(recipe, _watched(recipe, history))
+        case "steps":
+            dropped = sum(epoch >= start for start in recipe.drop_epochs)
+            return recipe.learning_rate * recipe.drop_factor**dropped
+        case "one-cycle" | "cosine":
+            # a thousandth of an epoch above zero, where the velocity could not be kept
+            rise = min((epoch + 1e-3) / recipe.warmup_epochs, 1.0) if recipe.warmup_epochs else 1.0
+            fall = (recipe.epochs - epoch) / (recipe.epochs - recipe.warmup_epochs)
+            if recipe.schedule == "cosine":
+                fall = 0.5 - 0.5 * math.cos(math.pi * min(fall, 1.0))
+            return recipe.learning_rate * min(rise, fall)
+
+
+def ended(recipe: Recipe, epoch: int, history: History) -> bool:
     """Whether training is over after `epoch` whole epochs."""
     if epoch >= recipe.epochs:
         return True
-    return recipe.schedule == "plateau" and plateaus(errors, recipe.patience, recipe.drops).ended
+    if (
+        recipe.stop_patience
+        and plateaus(_watched(recipe, history), recipe.stop_patience, drops=0).ended
+    ):
+        return True
+    return (
+        recipe.schedule == "plateau"
+        and plateaus(_watched(recipe, history), recipe.patience, recipe.drops).ended
+    )
+
+
+def watches_validation(recipe: Recipe) -> bool:
+    """Whether validation data decides on the rate or the run's end."""
+    lowers = recipe.schedule in ("plateau", "reduce-on-plateau")
+    return recipe.watch != "loss" and (lowers or recipe.stop_patience > 0)
 
 
 def check_validation(recipe: Recipe, val_beton: Path | None) -> None:
-    """Raises UserError when the schedule watches validation error and there is none."""
-    if recipe.schedule == "plateau" and val_beton is None:
-        raise UserError(
-            f"recipe {recipe.name} lowers the learning rate when the validation error stops "
-            "improving, and there is no validation data: give --val-beton FILE, or --set "
-            f"schedule=steps, which drops at epochs {list(recipe.drop_epochs)} and needs none"
-        )
+    """Raises UserError when the schedule watches validation data and there is none."""
+    if val_beton is not None or not watches_validation(recipe):
+        return
+    watched = {
+        "val_loss": "validation loss",
+        "val_top1_error": "validation error",
+        "val_top5_error": "validation top-5 error",
+    }[recipe.watch]
+    if recipe.stop_patience:
+        does, way_out = "ends", "--set schedule=steps --set stop_patience=0"
+    else:
+        does, way_out = "lowers the learning rate", "--set schedule=steps"
+    raise UserError(
+        f"recipe {recipe.name} {does} when the {watched} "
+        "stops improving, and there is no validation data: give --val-beton FILE, or "
+        f"{way_out}, which drops at epochs {list(recipe.drop_epochs)} and needs none"
+    )
+
+
+def _watched(recipe: Recipe, history: History) -> list[float]:
+    return [measured[recipe.watch] for measured in history]

@@ -12,11 +12,11 @@ from prep.handover import Statistics
 from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import dataset as datasets
-from train import optimiser, schedule
+from train import networks, optimiser, schedule
 from train.checkpoint import TrainedOn
 from train.dataset import Dataset
 from train.feed import Feed
-from train.network import AlexNet
+from train.networks.layers import AlexNet
 from train.recipe import Recipe
 from train.screen import Screen
 
@@ -76,7 +76,7 @@ class State:
     sgd: torch.optim.SGD
     epoch: int  # whole epochs done
     step: int  # steps done
-    val_errors: list[float]  # top-1, after each epoch
+    history: list[dict[str, float]]  # schedule.WATCHED, after each epoch
     origin: str  # the checkpoint that --resume PATH named when the run began, or ""
     pipeline_compiled: bool = False  # when the first batch is asked for, or loaded
 
@@ -99,7 +99,7 @@ def open_data(settings: RunSettings) -> Data:
 
 def start(settings: RunSettings, data: Data, screen: Screen) -> State:
     """The network and optimiser at step 0, or as the run to resume left them."""
-    network = checkpoints.build_network(settings.recipe, len(data.trained_on.wnids))
+    network = networks.build(settings.recipe, len(data.trained_on.wnids))
     network.to(settings.device).to(memory_format=torch.channels_last)
     state = State(network, optimiser.build(network, settings.recipe), 0, 0, [], "")
     screen.line(_summary(settings, network, data))
@@ -111,7 +111,7 @@ def start(settings: RunSettings, data: Data, screen: Screen) -> State:
         checkpoints.load_weights(network, loaded, origin)
         state.sgd.load_state_dict(loaded.optimiser)
         state.epoch, state.step = loaded.epoch, loaded.step
-        state.val_errors = list(loaded.val_errors)
+        state.history = list(loaded.history)
         same_out = origin == settings.out / checkpoints.FILE_NAME
         state.origin = loaded.origin if same_out else _origin(settings)
         screen.line(f"resumed from {origin} after epoch {state.epoch}, step {state.step}")
