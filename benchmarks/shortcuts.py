@@ -64,6 +64,7 @@ def accuracies(run: Path, beton: Path) -> dict[str, float]:
     """Top-1 accuracy, centre view, of the run's network on each kind of copy."""
     loaded = checkpoint.load(run)
     network = checkpoint.trained_network(loaded, run)
+    views = evaluate.views_of(loaded.recipe, loaded.data, torch.device("cpu"), count=1)
     batches = Batches(dataset.open_dataset(beton), batch=64, workers=1)
 
     def copies(change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[Batch]:
@@ -71,8 +72,7 @@ def accuracies(run: Path, beton: Path) -> dict[str, float]:
             yield batch._replace(images=change(batch.images))
 
     return {
-        name: 1
-        - evaluate.evaluate(network, copies(change), loaded.data.mean_image, 1)[1].top1_error
+        name: 1 - evaluate.evaluate(network, copies(change), views)[1].top1_error
         for name, change in COPIES.items()
     }
 

@@ -44,6 +44,9 @@ OPTIONS = {
     "authors": {"mean": "centre", "noise_divisor": 1.1, "share": 4, "noise_until": EPOCH + 1},
     "authors, late": {"mean": "centre", "noise_divisor": 1.1, "share": 4, "noise_until": EPOCH},
     "per image, divided": {"noise": "per-image", "noise_divisor": 1.5, "noise_until": 9},
+    "channel means": {"mean": "channels", "pixel_divisor": 58.0},
+    "half, divided": {"mean": "half", "pixel_divisor": 127.5, "noise_divisor": 1.1},
+    "half, late": {"mean": "half", "pixel_divisor": 127.5, "noise_until": EPOCH},
     "per image, late": {"noise": "per-image", "noise_divisor": 1.5, "noise_until": EPOCH},
 }
 
@@ -73,6 +76,10 @@ def plain(image, index, what, statistics, epoch=EPOCH):
         sigma = 0.0
     pixels = image[top : top + crop, left : left + crop].astype(np.float64)
     mean = statistics.mean_image.astype(np.float64)
+    if what.mean == "channels":
+        mean = np.broadcast_to(mean.mean((0, 1)), mean.shape)
+    if what.mean == "half":
+        mean = np.full(mean.shape, 127.5)
 
     # [p1 p2 p3][a1 s1, a2 s2, a3 s3]^T
     values, vectors = statistics.eigenvalues, statistics.eigenvectors
@@ -85,14 +92,14 @@ def plain(image, index, what, statistics, epoch=EPOCH):
     if what.noise == "per-image":
         pixels = pixels.clip(0, 255)
 
-    if what.mean == "matched":
+    if what.mean != "centre":
         out = pixels - mean[top : top + crop, left : left + crop]
         out = out[:, ::-1] if turned else out
     else:
         border = (side - crop) // 2
         out = pixels[:, ::-1] if turned else pixels
         out = out - mean[border : border + crop, border : border + crop]
-    return out / what.noise_divisor if sigma else out
+    return out / what.pixel_divisor / (what.noise_divisor if sigma else 1)
 
 
 def compiled(images, indices, what, statistics, epoch=EPOCH):
@@ -115,7 +122,7 @@ def uncompiled(images, indices, what, statistics, epoch=EPOCH):
 
 def as_tensors(images, indices, what, statistics, epoch=EPOCH):
     indices = torch.as_tensor(indices)
-    module = DeviceAugment(what, statistics, side=images.shape[1])
+    module = DeviceAugment(dataclasses.replace(what, image_side=images.shape[1]), statistics)
     out = module(torch.from_numpy(images)[indices % len(images)], indices, torch.tensor(epoch))
     assert out.is_contiguous(memory_format=torch.channels_last)
     return out.permute(0, 2, 3, 1).numpy()  # NCHW to NHWC
@@ -301,18 +308,10 @@ def test_a_recipes_values_reach_the_augmentation():
         "paper", [*settings, "mirror=false", "colour_noise=0.2", "seed=5", "crop=227"]
     )
     assert of_recipe(recipe) == Augmentation(227, False, 0.2, 5, "centre", "per-image", 1.1, 67, 32)
-
-
-@pytest.mark.parametrize(
-    "setting",
-    ["image_side=300", "mean=channels", "mean=half", "pixel_divisor=58", "test_crop=random"],
-)
-def test_what_is_not_there_yet_is_refused_by_name(setting):
-    key, value = setting.split("=")
-    with pytest.raises(
-        UserError, match=rf"{key} '?{value}(\.0)?'? does not work yet.*--set {key}="
-    ):
-        of_recipe(load_recipe("paper", [setting]))
+    recipe = load_recipe("paper", ["image_side=224", "mean=half", "pixel_divisor=127.5"])
+    assert of_recipe(recipe) == Augmentation(
+        224, True, 0.1, 0, "half", image_side=224, pixel_divisor=127.5
+    )
 
 
 def test_32_epochs_of_a_picture_are_as_they_were():

@@ -13,9 +13,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from prep.program import UserError
 from train.augment import Augmentation, augment_batch, draw, tables
-from train.augment_device import IMAGE_SIDE, DeviceAugment, draw_torch, to_side
+from train.augment_device import DeviceAugment, draw_torch, to_side
 from train.colour import deviation_axes, image_axes
 
+IMAGE_SIDE = 256
 SEED = 20120930 << 20  # more than 32 bits
 PAPER = Augmentation(224, True, 0.1, SEED)
 

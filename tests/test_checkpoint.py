@@ -55,7 +55,22 @@ def whole(recipe: Recipe, data: TrainedOn) -> Checkpoint:
         parameter.grad = torch.full_like(parameter, 0.25)
     sgd.step()
     weights, velocity = network.state_dict(), sgd.state_dict()
-    return Checkpoint(recipe, data, weights, velocity, 3, 12, HISTORY, 2, "", "")
+    return Checkpoint(
+        recipe=recipe,
+        data=data,
+        network=weights,
+        average={},
+        optimiser=velocity,
+        scaler={},
+        epoch=3,
+        epoch_step=0,
+        step=12,
+        sums=[0.0] * 8,
+        history=HISTORY,
+        threads=2,
+        origin="",
+        val_pixels_id="",
+    )
 
 
 @pytest.fixture

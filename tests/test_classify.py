@@ -19,12 +19,10 @@ from train import networks
 from train.checkpoint import TrainedOn
 from train.classify import classify, load_picture
 from train.dataset import open_dataset, training_statistics
-from train.evaluate import probabilities
+from train.evaluate import Views, probabilities
 from train.loader import Batches
 from train.networks.layers import AlexNet
 from train.recipe import load_recipe
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +50,11 @@ def test_a_file_gets_the_probabilities_of_its_sample(
     network: AlexNet, data: TrainedOn, originals: list[Path], betons: Path
 ) -> None:
     batches = Batches(open_dataset(betons / "val.beton"), 1, 1)
-    predictions = classify(network, data, originals, 3, CPU)
+    predictions = classify(network, data, originals, 3, Views(data.mean_image))
     assert len(predictions) == len(originals) == 9
     for prediction, batch in zip(predictions, batches.sequential(), strict=True):
         assert np.array_equal(prediction.pixels, batch.images[0].numpy())
-        evaluated = probabilities(network, batch.images, data.mean_image, 1)[1][0]
+        evaluated = probabilities(network, batch.images, Views(data.mean_image))[1][0]
         found = torch.empty(3)
         found[prediction.labels] = torch.tensor(prediction.probabilities)
         torch.testing.assert_close(found, evaluated, rtol=0, atol=1e-7)
@@ -94,10 +92,10 @@ def test_a_file_is_seen_as_the_prepared_set_was_made(
     dataset = open_dataset(tmp_path / "train.beton")
     data = checkpoints.trained_on(dataset.card, training_statistics(dataset))
     assert data.settings == settings
-    predictions = classify(network, data, originals, 3, CPU)
+    predictions = classify(network, data, originals, 3, Views(data.mean_image))
     for prediction, batch in zip(predictions, Batches(dataset, 1, 1).sequential(), strict=True):
         assert np.array_equal(prediction.pixels, batch.images[0].numpy())
-        evaluated = probabilities(network, batch.images, data.mean_image, 1)[1][0]
+        evaluated = probabilities(network, batch.images, Views(data.mean_image))[1][0]
         found = torch.empty(3)
         found[prediction.labels] = torch.tensor(prediction.probabilities)
         torch.testing.assert_close(found, evaluated, rtol=0, atol=0)
@@ -106,7 +104,7 @@ def test_a_file_is_seen_as_the_prepared_set_was_made(
 def test_predictions_are_best_first_with_their_names(
     network: AlexNet, data: TrainedOn, originals: list[Path]
 ) -> None:
-    (prediction,) = classify(network, data, originals[:1], 3, CPU)
+    (prediction,) = classify(network, data, originals[:1], 3, Views(data.mean_image))
     assert prediction.path == originals[0]
     assert prediction.probabilities == sorted(prediction.probabilities, reverse=True)
     assert sorted(prediction.labels) == [0, 1, 2]
@@ -118,7 +116,7 @@ def test_predictions_are_best_first_with_their_names(
 def test_k_is_at_most_the_number_of_classes(
     network: AlexNet, data: TrainedOn, originals: list[Path], asked: int, given: int
 ) -> None:
-    (prediction,) = classify(network, data, originals[:1], asked, CPU)
+    (prediction,) = classify(network, data, originals[:1], asked, Views(data.mean_image))
     assert len(prediction.labels) == len(prediction.probabilities) == given
 
 
@@ -126,7 +124,9 @@ def test_predictions_come_in_the_order_of_the_files(
     network: AlexNet, data: TrainedOn, originals: list[Path]
 ) -> None:
     chosen = [originals[4], originals[0], originals[4]]
-    assert [prediction.path for prediction in classify(network, data, chosen, 1, CPU)] == chosen
+    assert [
+        prediction.path for prediction in classify(network, data, chosen, 1, Views(data.mean_image))
+    ] == chosen
 
 
 def test_pictures_of_any_kind_and_size(data: TrainedOn, tmp_path: Path) -> None:
@@ -161,4 +161,4 @@ def test_a_truncated_picture_is_named(
     path = tmp_path / "cut.jpg"
     path.write_bytes(originals[0].read_bytes()[:2000])
     with pytest.raises(UserError, match=r"cut\.jpg.*truncated"):
-        classify(network, data, [originals[1], path], 1, CPU)
+        classify(network, data, [originals[1], path], 1, Views(data.mean_image))

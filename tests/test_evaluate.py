@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import nn
 
+from train.augment import draw
 from train.augment_device import to_side
+from train.checkpoint import TrainedOn
 from train.dataset import open_dataset
-from train.evaluate import cut_views, evaluate, probabilities, wrong
+from train.evaluate import Views, cut_views, evaluate, probabilities, views_of, wrong
 from train.loader import Batch, Batches
 from train.networks.paper import PaperNet
-from train.recipe import Mean
+from train.recipe import Mean, load_recipe
 
 SIDE, CROP = 256, 224
 WEIGHTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the classes, so that mirroring makes no ties
@@ -76,7 +78,7 @@ def numpy_views(
 
 def test_ten_views_are_the_papers(mean: npt.NDArray[np.float32]) -> None:
     images = noise(3)
-    cut = torch.stack([*cut_views(torch.from_numpy(images), torch.from_numpy(mean), 10)])
+    cut = torch.stack([*cut_views(torch.from_numpy(images), Views(torch.from_numpy(mean), 10))])
     assert cut.shape == (10, 3, 3, CROP, CROP)
     assert cut.dtype == torch.float32
     for view, wanted in zip(cut, numpy_views(images, mean), strict=True):
@@ -85,7 +87,7 @@ def test_ten_views_are_the_papers(mean: npt.NDArray[np.float32]) -> None:
 
 def test_five_views_are_the_ten_without_mirror_images(mean: npt.NDArray[np.float32]) -> None:
     images, mean_image = torch.from_numpy(noise(2)), torch.from_numpy(mean)
-    five, ten = (torch.stack([*cut_views(images, mean_image, views)]) for views in (5, 10))
+    five, ten = (torch.stack([*cut_views(images, Views(mean_image, views))]) for views in (5, 10))
     assert torch.equal(five, ten[::2])
 
 
@@ -93,7 +95,7 @@ def test_the_authors_take_the_means_centre_off_after_mirroring(
     mean: npt.NDArray[np.float32],
 ) -> None:
     images = noise(3)
-    cut = cut_views(torch.from_numpy(images), torch.from_numpy(mean), 10, "centre")
+    cut = cut_views(torch.from_numpy(images), Views(torch.from_numpy(mean), 10, "centre"))
     pixels = numpy_views(images, np.zeros_like(mean))
     for view, wanted in zip(cut, pixels, strict=True):
         centred = wanted - mean[16:240, 16:240]
@@ -103,7 +105,9 @@ def test_the_authors_take_the_means_centre_off_after_mirroring(
 @pytest.mark.parametrize("mean_at", ["matched", "centre"])
 def test_views_of_another_crop(mean_at: Mean, mean: npt.NDArray[np.float32]) -> None:
     images = noise(2)
-    cut = [*cut_views(torch.from_numpy(images), torch.from_numpy(mean), 10, mean_at, crop=227)]
+    cut = [
+        *cut_views(torch.from_numpy(images), Views(torch.from_numpy(mean), 10, mean_at, crop=227))
+    ]
     assert {view.shape for view in cut} == {(2, 3, 227, 227)}
     start = 14 if mean_at == "centre" else 29  # of the mean; of the last view's crop, 256 - 227
     means = mean[start : start + 227, start : start + 227]
@@ -118,8 +122,8 @@ def test_images_of_another_side_are_brought_to_the_mean_images(
     small, mean_image = torch.from_numpy(noise(4, side=64)), torch.from_numpy(mean)
     resized = to_side(small, SIDE)
     for views in (1, 5, 10):
-        found = probabilities(_Peaks(), small, mean_image, views)
-        wanted = probabilities(_Peaks(), resized, mean_image, views)
+        found = probabilities(_Peaks(), small, Views(mean_image, views))
+        wanted = probabilities(_Peaks(), resized, Views(mean_image, views))
         assert list(found) == list(wanted)
         assert all(torch.equal(found[count], wanted[count]) for count in found)
 
@@ -128,19 +132,62 @@ def test_the_mean_reaches_the_views(mean: npt.NDArray[np.float32]) -> None:
     """Probabilities and scores by the authors' mean are those of their views."""
     images, labels = noise(4, seed=2), np.arange(4)
     tensors = torch.from_numpy(images), torch.from_numpy(mean)
-    views = [_Peaks()(view).softmax(1) for view in cut_views(*tensors, 5, "centre")]
-    found = probabilities(_Peaks(), *tensors, 5, "centre")
+    views = [
+        _Peaks()(view).softmax(1) for view in cut_views(tensors[0], Views(tensors[1], 5, "centre"))
+    ]
+    found = probabilities(_Peaks(), tensors[0], Views(tensors[1], 5, "centre"))
     torch.testing.assert_close(found[5], torch.stack(views).mean(0))
-    assert not torch.equal(found[5], probabilities(_Peaks(), *tensors, 5)[5])
-    scores = evaluate(_Peaks(), batches_of(images, labels, 3), tensors[1], 5, "centre")
+    assert not torch.equal(found[5], probabilities(_Peaks(), tensors[0], Views(tensors[1], 5))[5])
+    scores = evaluate(_Peaks(), batches_of(images, labels, 3), Views(tensors[1], 5, "centre"))
     loss = -found[5][torch.arange(4), torch.arange(4)].log().mean()
     assert scores[5].loss == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_views_are_divided(mean: npt.NDArray[np.float32]) -> None:
+    images, mean_image = torch.from_numpy(noise(2)), torch.from_numpy(mean)
+    for count in (1, 10):
+        plain = torch.stack([*cut_views(images, Views(mean_image, count))])
+        divided = torch.stack([*cut_views(images, Views(mean_image, count, divisor=127.5))])
+        torch.testing.assert_close(divided, plain / 127.5)
+
+
+@pytest.mark.parametrize("mean_at", ["matched", "centre"])
+def test_a_view_at_random_is_where_training_has_its_crop(
+    mean_at: Mean, mean: npt.NDArray[np.float32]
+) -> None:
+    images, samples = noise(8), torch.arange(3, 11)
+    views = Views(torch.from_numpy(mean), 1, mean_at, crop=227, random=77)
+    (view,) = cut_views(torch.from_numpy(images), views, samples)
+    places = [draw(77, 0, int(sample), SIDE - 227 + 1, 1.0)[:2] for sample in samples]
+    assert len(set(places)) > 4
+    for found, image, (top, left) in zip(view, images, places, strict=True):
+        y, x = (14, 14) if mean_at == "centre" else (top, left)
+        wanted = image[top : top + 227, left : left + 227] - mean[y : y + 227, x : x + 227]
+        np.testing.assert_array_equal(found.permute(1, 2, 0), wanted)
+
+
+def test_a_view_at_random_needs_the_samples(mean: npt.NDArray[np.float32]) -> None:
+    views = Views(torch.from_numpy(mean), random=1)
+    with pytest.raises(ValueError, match="samples"):
+        next(cut_views(torch.from_numpy(noise(1)), views))
+
+
+def test_a_recipes_values_reach_the_views(mean: npt.NDArray[np.float32]) -> None:
+    data = TrainedOn([], [], SIDE, 95, "turbo", "crop", "ignore", "", torch.from_numpy(mean))
+    settings = ["mean=channels", "pixel_divisor=58", "test_crop=random", "seed=9", "crop=227"]
+    recipe = load_recipe("paper", [*settings, "image_side=300"])
+    one, ten = (views_of(recipe, data, torch.device("cpu"), count) for count in (1, 10))
+    assert (one.random, ten.random) == (9, None)
+    for views in (one, ten):
+        assert (views.mean, views.crop, views.divisor) == ("channels", 227, 58.0)
+        assert views.mean_SSC.shape == (300, 300, 3)
+        torch.testing.assert_close(views.mean_SSC[17, 80], torch.from_numpy(mean).mean((0, 1)))
 
 
 def test_the_single_view_is_the_centre(mean: npt.NDArray[np.float32]) -> None:
     images = torch.from_numpy(noise(2))
     one, ten = (
-        torch.stack([*cut_views(images, torch.from_numpy(mean), views)]) for views in (1, 10)
+        torch.stack([*cut_views(images, Views(torch.from_numpy(mean), views))]) for views in (1, 10)
     )
     assert one.shape == (1, 2, 3, CROP, CROP)
     assert torch.equal(one[0], ten[0])
@@ -150,7 +197,7 @@ def test_an_odd_margin_and_no_margin() -> None:
     for side in (CROP, CROP + 1, CROP + 7):
         images = noise(1, side)
         mean = np.random.default_rng(1).uniform(0, 255, (side, side, 3)).astype(np.float32)
-        cut = torch.stack([*cut_views(torch.from_numpy(images), torch.from_numpy(mean), 10)])
+        cut = torch.stack([*cut_views(torch.from_numpy(images), Views(torch.from_numpy(mean), 10))])
         last = images[:, -CROP:, -CROP:].astype(np.float64) - mean[-CROP:, -CROP:]
         np.testing.assert_allclose(cut[8].permute(0, 2, 3, 1), last, atol=1e-4)
         start = (side - CROP) // 2
@@ -161,7 +208,7 @@ def test_an_odd_margin_and_no_margin() -> None:
 
 def test_softmax_is_averaged_not_logits(mean: npt.NDArray[np.float32]) -> None:
     images = noise(4, seed=2)
-    found = probabilities(_Peaks(), torch.from_numpy(images), torch.from_numpy(mean), 10)
+    found = probabilities(_Peaks(), torch.from_numpy(images), Views(torch.from_numpy(mean), 10))
     logits = [peaks(view) for view in numpy_views(images, mean)]
     averaged = np.mean([softmax(each) for each in logits], axis=0)
     np.testing.assert_allclose(found[10], averaged, atol=1e-3)
@@ -171,14 +218,14 @@ def test_softmax_is_averaged_not_logits(mean: npt.NDArray[np.float32]) -> None:
 
 
 def test_probabilities_sum_to_one_and_keep_no_gradient(mean: npt.NDArray[np.float32]) -> None:
-    found = probabilities(_Peaks(), torch.from_numpy(noise(4)), torch.from_numpy(mean), 10)
+    found = probabilities(_Peaks(), torch.from_numpy(noise(4)), Views(torch.from_numpy(mean), 10))
     for each in found.values():
         torch.testing.assert_close(each.sum(1), torch.ones(4))
         assert not each.requires_grad
 
 
 def test_one_view_gives_no_ten_view_figure(mean: npt.NDArray[np.float32]) -> None:
-    found = probabilities(_Peaks(), torch.from_numpy(noise(1)), torch.from_numpy(mean), 1)
+    found = probabilities(_Peaks(), torch.from_numpy(noise(1)), Views(torch.from_numpy(mean), 1))
     assert list(found) == [1]
 
 
@@ -224,7 +271,7 @@ def test_each_image_counts_once_for_any_batch_size(
     batch: int, mean: npt.NDArray[np.float32]
 ) -> None:
     images, labels = noise(18, seed=9), np.arange(18) % 6
-    found = evaluate(_Peaks(), batches_of(images, labels, batch), torch.from_numpy(mean), 10)
+    found = evaluate(_Peaks(), batches_of(images, labels, batch), Views(torch.from_numpy(mean), 10))
     for count, (loss, top1, top5) in figures_of(images, labels, mean).items():
         assert found[count].samples == 18
         assert found[count].loss == pytest.approx(loss, rel=1e-4)
@@ -236,7 +283,7 @@ def test_the_centre_figure_is_the_same_with_one_view_and_with_ten(
 ) -> None:
     images, labels = noise(6, seed=3), np.arange(6)
     one, ten = (
-        evaluate(_Peaks(), batches_of(images, labels, 4), torch.from_numpy(mean), views)
+        evaluate(_Peaks(), batches_of(images, labels, 4), Views(torch.from_numpy(mean), views))
         for views in (1, 10)
     )
     assert one == {1: ten[1]}
@@ -249,7 +296,7 @@ def test_a_probability_of_zero_gives_a_finite_loss(mean: npt.NDArray[np.float32]
             return torch.tensor([[1e4, -1e4]]).expand(len(view), 2)
 
     labels = np.array([1, 1])
-    found = evaluate(Certain(), batches_of(noise(2), labels, 2), torch.from_numpy(mean), 1)
+    found = evaluate(Certain(), batches_of(noise(2), labels, 2), Views(torch.from_numpy(mean), 1))
     assert 80 < found[1].loss < 100
     assert found[1].top1_error == 1.0
 
@@ -263,7 +310,7 @@ def test_dropout_and_batch_norm_evaluate_and_the_mode_comes_back(
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images, labels = noise(3), np.arange(3)
     first, second = (
-        evaluate(network, batches_of(images, labels, 2), torch.from_numpy(mean), 1)
+        evaluate(network, batches_of(images, labels, 2), Views(torch.from_numpy(mean), 1))
         for _ in range(2)
     )
     assert first == second
@@ -277,7 +324,7 @@ def test_a_beton_counts_each_image_once(betons: Path, mean: npt.NDArray[np.float
     stored = [(b.images.clone(), b.labels.clone()) for b in loaded.sequential()]
     images: Any = torch.cat([each for each, _ in stored]).numpy()
     labels: Any = torch.cat([each for _, each in stored]).numpy()
-    found = evaluate(_Peaks(), loaded.sequential(), torch.from_numpy(mean), 10)
+    found = evaluate(_Peaks(), loaded.sequential(), Views(torch.from_numpy(mean), 10))
     assert found[1].samples == 9
     for count, (loss, top1, top5) in figures_of(images, labels, mean).items():
         assert found[count].loss == pytest.approx(loss, rel=1e-4)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ from prep import handover
 from prep.files import only_run
 from prep.program import UserError
 from train import checkpoint as checkpoints
-from train import loop, metrics, schedule
+from train import epoch, evaluate, loop, metrics, schedule, signals
+from train.dataset import open_dataset
+from train.loader import evaluation_batches
 from train.recipe import Recipe, load_recipe
-from train.start import RunSettings, State
+from train.state import RunSettings
+from train.step import Updater
 
 CPU = torch.device("cpu")
 TIMINGS = {"images_per_s", "data_wait", "seconds"}
@@ -95,7 +100,9 @@ def refusal(settings: RunSettings) -> str:
 def test_a_run_writes_its_checkpoint_and_metrics_and_nothing_else(straight: Path) -> None:
     assert sorted(path.name for path in straight.iterdir()) == [
         ".lock",
+        "best.pt",
         "last.pt",
+        "log.txt",
         "metrics.jsonl",
         "tensorboard",
     ]
@@ -146,24 +153,29 @@ def test_the_plateau_schedule_follows_the_validation_errors(straight: Path, reci
     assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]  # a plateau was met
 
 
-class _Interruption:
-    """Stands for a function of the loop and raises KeyboardInterrupt at its n-th call."""
+def at_call(function: Any, number: int, what: Callable[[], None]) -> Any:
+    """Stands for a function, but something else comes before its n-th call."""
+    left = number
 
-    def __init__(self, function: Any, call: int) -> None:
-        self.function, self.left = function, call
+    def replaced(*arguments: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            what()
+        return function(*arguments)
 
-    def __call__(self, *arguments: Any) -> Any:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-        return self.function(*arguments)
+    return replaced
+
+
+def killed() -> None:
+    raise KeyboardInterrupt
 
 
 def interrupt(
     monkeypatch: pytest.MonkeyPatch, where: Any, name: str, call: int, settings: RunSettings
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(where, name, _Interruption(getattr(where, name), call))
+        patch.setattr(where, name, at_call(getattr(where, name), call, killed))
         with pytest.raises(KeyboardInterrupt):
             loop.run(settings)
 
@@ -171,7 +183,7 @@ def interrupt(
 @pytest.mark.parametrize(
     ("where", "name", "call", "epochs_kept"),
     [
-        (loop, "_step", 2 * STEPS_AN_EPOCH + 2, 2),  # in the middle of the third epoch
+        (Updater, "step", 2 * STEPS_AN_EPOCH + 2, 2),  # in the middle of the third epoch
         (checkpoints, "save", 3, 2),  # after the third epoch's rows, before its checkpoint
     ],
 )
@@ -199,13 +211,159 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
     assert_equal_runs(straight, tmp_path)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_the_step_then_a_checkpoint_then_the_run(
+    betons: Path,
+    recipe: Recipe,
+    straight: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    """In the second step of the second epoch."""
+    settings = settings_of(betons, tmp_path, recipe)
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        step = at_call(Updater.step, STEPS_AN_EPOCH + 2, lambda: os.kill(os.getpid(), number))
+        patch.setattr(Updater, "step", step)
+        with pytest.raises(SystemExit) as ending:
+            loop.run(settings)
+    assert ending.value.code == (130 if number == signal.SIGINT else signals.CHECKPOINTED)
+    assert signal.getsignal(number) == before
+    kept = checkpoints.load(tmp_path)
+    assert (kept.epoch, kept.epoch_step, kept.step) == (1, 2, STEPS_AN_EPOCH + 2)
+    path, step_now = tmp_path / "last.pt", STEPS_AN_EPOCH + 2
+    assert f"{number.name}: checkpoint {path} after step {step_now}" in capsys.readouterr().err
+    loop.run(settings)
+    assert f"after epoch 1 and 2 steps, step {step_now}" in capsys.readouterr().err
+    assert_equal_runs(straight, tmp_path)
+
+
+def test_stopped_after_every_step_and_in_every_validation_it_ends_with_the_same_weights(
+    betons: Path,
+    recipe: Recipe,
+    straight: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = settings_of(betons, tmp_path, recipe)
+    ends = 0
+    while True:
+        with monkeypatch.context() as patch:
+            where, name = ((Updater, "step"), (evaluate, "probabilities"))[ends % 2]
+            stop = at_call(getattr(where, name), 1, lambda: signal.raise_signal(signal.SIGTERM))
+            patch.setattr(where, name, stop)
+            try:
+                loop.run(settings)
+                break
+            except SystemExit:
+                ends += 1
+    assert ends > STEPS_AN_EPOCH * checkpoints.load(straight).epoch / 2
+    assert_equal_runs(straight, tmp_path)
+
+
+def test_checkpoints_within_an_epoch_and_the_older_ones(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(betons, tmp_path, tiny(), val=False)
+    settings = dataclasses.replace(settings, checkpoint_steps=2, keep=2)
+    interrupt(monkeypatch, Updater, "step", STEPS_AN_EPOCH + 3, settings)
+    names = sorted(path.name for path in tmp_path.glob("*.pt"))
+    assert names == ["last.pt", "step-00000003.pt", "step-00000004.pt"]
+    kept = checkpoints.load(tmp_path)
+    assert (kept.epoch, kept.epoch_step, kept.step) == (1, 1, 4)
+    loop.run(settings)
+    whole = tmp_path / "whole"
+    loop.run(settings_of(betons, whole, tiny(), val=False))
+    assert_equal_runs(whole, tmp_path)
+
+
+def test_checkpoints_by_the_clock(betons: Path, tmp_path: Path) -> None:
+    settings = settings_of(betons, tmp_path, tiny("epochs=1", "warmup_epochs=0"), val=False)
+    loop.run(dataclasses.replace(settings, checkpoint_minutes=1e-9, keep=9))
+    names = sorted(path.name for path in tmp_path.glob("step-*.pt"))
+    assert names == ["step-00000001.pt", "step-00000002.pt", "step-00000003.pt"]
+
+
+def test_the_best_epoch_s_checkpoint_is_kept(straight: Path, recipe: Recipe) -> None:
+    errors = [measured[recipe.watch] for measured in checkpoints.load(straight).history]
+    best = checkpoints.load(straight / "best.pt")
+    assert best.epoch == errors.index(min(errors)) + 1
+    assert best.epoch < len(errors)  # or last.pt would do
+
+
+def test_a_run_begins_with_the_weights_of_another(
+    betons: Path, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frozen = tiny("epochs=1", "warmup_epochs=0", "learning_rate=1e-30")
+    settings = settings_of(betons, tmp_path, frozen, val=False)
+    loop.run(dataclasses.replace(settings, init=straight))
+    assert f"weights of {straight}" in capsys.readouterr().err
+    old, new = checkpoints.load(straight), checkpoints.load(tmp_path)
+    for name, weights in old.network.items():
+        if "norm" not in name:  # which follow the images they see
+            assert torch.equal(weights, new.network[name]), name
+
+
+def test_weights_for_other_classes_get_a_new_last_layer(
+    betons: Path, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = checkpoints.load(straight)
+    data = dataclasses.replace(old.data, wnids=["a", "b"], names=["a", "b"])
+    weights = old.network | {
+        name: old.network[name][:2].clone() for name in ("fc8.weight", "fc8.bias")
+    }
+    other = tmp_path / "other.pt"
+    checkpoints.save(dataclasses.replace(old, data=data, network=weights), other)
+    frozen = tiny("epochs=1", "warmup_epochs=0", "learning_rate=1e-30")
+    settings = settings_of(betons, tmp_path / "run", frozen, val=False)
+    loop.run(dataclasses.replace(settings, init=other))
+    assert "with a new last layer for 3 other classes" in capsys.readouterr().err
+    new = checkpoints.load(tmp_path / "run")
+    assert torch.equal(new.network["fc7.weight"], old.network["fc7.weight"])
+    assert new.network["fc8.weight"].shape == (3, old.network["fc8.weight"].shape[1])
+
+
+def test_weights_of_another_network_are_refused(
+    betons: Path, straight: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(betons, tmp_path, tiny("network=paper"), val=False)
+    message = refusal(dataclasses.replace(settings, init=straight))
+    assert "holds the weights of another network" in message
+
+
+def test_an_average_of_the_weights_is_kept_judged_and_resumed(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("average_decay=0.9")
+    whole, stopped = (settings_of(betons, tmp_path / name, recipe) for name in ("a", "b"))
+    loop.run(whole)
+    with monkeypatch.context() as patch:
+        stop = at_call(Updater.step, 5, lambda: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(Updater, "step", stop)
+        with pytest.raises(SystemExit):
+            loop.run(stopped)
+    loop.run(stopped)
+    assert_equal_runs(whole.out, stopped.out)
+    one, two = checkpoints.load(whole.out), checkpoints.load(stopped.out)
+    assert all(torch.equal(values, two.average[name]) for name, values in one.average.items())
+    judged = checkpoints.judged_weights(one)
+    assert not torch.equal(judged["fc8.weight"], one.network["fc8.weight"])
+    network = checkpoints.trained_network(one, whole.out)
+    batches = evaluation_batches(open_dataset(betons / "val.beton"), 8, 1, CPU)
+    views = evaluate.views_of(recipe, one.data, CPU, 1)
+    score = evaluate.evaluate(network, batches.sequential(), views)[1]
+    assert score.loss == one.history[-1]["val_loss"]
+
+
 def test_resuming_from_a_path_goes_on_in_another_folder(
     betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One-cycle, without validation data: the rate is a function of the epoch alone."""
     first, second, whole = tmp_path / "first", tmp_path / "second", tmp_path / "whole"
     settings = settings_of(betons, first, tiny(), val=False)
-    interrupt(monkeypatch, loop, "_step", STEPS_AN_EPOCH + 1, settings)
+    interrupt(monkeypatch, Updater, "step", STEPS_AN_EPOCH + 1, settings)
     kept = (first / "last.pt").read_bytes()
     loop.run(dataclasses.replace(settings, out=second, resume=str(first)))
     loop.run(dataclasses.replace(settings, out=whole))
@@ -295,6 +453,7 @@ def test_a_loss_that_is_no_number_ends_the_run(betons: Path, tmp_path: Path) -> 
     recipe = tiny("learning_rate=1e20", "schedule=steps", "drop_epochs=[]")
     message = refusal(settings_of(betons, tmp_path, recipe, val=False))
     assert f"at step {STEPS_AN_EPOCH}, learning rate 1e+20" in message
+    assert "no checkpoint was written before it" in message
     assert "learning_rate" in message
     assert not (tmp_path / "last.pt").exists()
 
@@ -353,13 +512,9 @@ def test_validation_data_of_other_classes_is_refused(
 def test_a_stop_in_the_first_epoch_of_a_new_start_does_not_bring_the_old_run_back(
     betons: Path, recipe: Recipe, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "_train_epoch", stop)
-    with pytest.raises(KeyboardInterrupt):
-        loop.run(settings_of(betons, finished, recipe, "never"))
-    assert not (finished / "last.pt").exists()
+    (finished / "step-00000003.pt").write_bytes(b"")
+    interrupt(monkeypatch, loop, "train_epoch", 1, settings_of(betons, finished, recipe, "never"))
+    assert not list(finished.glob("*.pt"))
 
 
 def test_going_on_from_another_run_does_not_replace_the_one_in_out(
@@ -374,16 +529,16 @@ def test_going_on_from_another_run_does_not_replace_the_one_in_out(
 def test_weights_that_are_no_numbers_are_not_saved(
     betons: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop._step
+    real = Updater.step
 
-    def spoil(state: State, batch: object, device: torch.device) -> object:
-        sums = real(state, batch, device)  # type: ignore[arg-type]
+    def spoil(updater: Updater, *arguments: Any) -> object:
+        sums = real(updater, *arguments)
         with torch.no_grad():
-            state.network.fc8.bias[0] = float("nan")
+            updater.network.get_parameter("fc8.bias")[0] = float("nan")
         return sums
 
-    monkeypatch.setattr(loop, "_check_finite", lambda *_: None)
-    monkeypatch.setattr(loop, "_step", spoil)
+    monkeypatch.setattr(epoch, "_check_finite", lambda *_: None)
+    monkeypatch.setattr(Updater, "step", spoil)
     assert "is not finite after step" in refusal(settings_of(betons, tmp_path, recipe))
     assert not (tmp_path / "last.pt").exists()
 

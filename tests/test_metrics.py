@@ -20,7 +20,7 @@ def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def write(folder: Path, start: int, steps: range) -> None:
-    with Metrics(folder, start) as recorder:
+    with Metrics(folder, start, epoch=1) as recorder:
         for step in steps:
             recorder.row("step", step, {"loss": step / 4})
 
@@ -32,7 +32,7 @@ def write_later(folder: Path, start: int, steps: range) -> None:
 
 
 def test_rows_hold_kind_step_and_values(tmp_path: Path) -> None:
-    with Metrics(tmp_path, 0) as recorder:
+    with Metrics(tmp_path, 0, 0) as recorder:
         recorder.row("step", 20, {"loss": 1.5, "learning_rate": 0.01})
         recorder.row("epoch", 25, {"epoch": 1, "loss": 1.25})
     assert read(tmp_path / FILE_NAME) == [
@@ -42,7 +42,7 @@ def test_rows_hold_kind_step_and_values(tmp_path: Path) -> None:
 
 
 def test_a_row_is_in_the_file_at_once(tmp_path: Path) -> None:
-    with Metrics(tmp_path, 0) as recorder:
+    with Metrics(tmp_path, 0, 0) as recorder:
         recorder.row("step", 1, {"loss": 1.0})
         assert len(read(tmp_path / FILE_NAME)) == 1
 
@@ -88,17 +88,17 @@ def test_a_run_from_the_start_drops_all_rows(tmp_path: Path) -> None:
 
 
 def test_opening_changes_nothing_that_is_kept(tmp_path: Path) -> None:
-    with Metrics(tmp_path, 0) as recorder:
+    with Metrics(tmp_path, 0, 0) as recorder:
         recorder.row("step", 5, {"loss": 0.1 + 0.2, "nothing": float("nan")})
     before = (tmp_path / FILE_NAME).read_bytes()
-    with Metrics(tmp_path, 5):
+    with Metrics(tmp_path, 5, 1):
         pass
     assert (tmp_path / FILE_NAME).read_bytes() == before
 
 
 def test_an_error_inside_closes_both_files(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with Metrics(tmp_path, 0) as recorder:
+        with Metrics(tmp_path, 0, 0) as recorder:
             recorder.row("step", 1, {"loss": 2.0})
             raise KeyboardInterrupt
 
@@ -109,7 +109,7 @@ def test_an_error_inside_closes_both_files(tmp_path: Path) -> None:
 
 
 def test_tensorboard_has_the_same_numbers(tmp_path: Path) -> None:
-    with Metrics(tmp_path, 0) as recorder:
+    with Metrics(tmp_path, 0, 0) as recorder:
         recorder.row("step", 20, {"loss": 1.5})
         recorder.row("epoch", 25, {"epoch": 1, "val_loss": 0.75})
     assert scalars(tmp_path, "step/loss") == [(20, 1.5)]

@@ -48,6 +48,8 @@ class Augmentation:
     noise_divisor: float = 1.0  # of everything while there is noise; authors: 1 + colour_noise
     noise_until: int = 0  # the first epoch without, counted from 0; log: 67; 0: noise to the end
     share: int = 1  # so many consecutive samples have one crop and mirror; authors: crop_chunk, 32
+    image_side: int = 256  # pixels, paper section 2: images are brought to it before the crop
+    pixel_divisor: float = 1.0  # of everything, always; paper and authors 1
 
     def __post_init__(self) -> None:
         limits = {
@@ -57,6 +59,7 @@ class Augmentation:
             "noise_divisor must be above 0": 0 < self.noise_divisor < math.inf,
             "noise_until must be at least 0": self.noise_until >= 0,
             "share must be at least 1": self.share >= 1,
+            "pixel_divisor must be above 0": 0 < self.pixel_divisor < math.inf,
         }
         for rule, holds in limits.items():
             if not holds:
@@ -70,19 +73,7 @@ class Augmentation:
 
 
 def of_recipe(recipe: Recipe) -> Augmentation:
-    """A recipe's augmentation. Raises UserError as Augmentation does, and for what is to come."""
-    waiting = {
-        "image_side": recipe.image_side == 256,
-        "mean": recipe.mean in ("matched", "centre"),
-        "pixel_divisor": recipe.pixel_divisor == 1,
-        "test_crop": recipe.test_crop == "centre",
-    }
-    for key, works in waiting.items():
-        if not works:
-            raise UserError(
-                f"recipe {recipe.name}: {key} {getattr(recipe, key)!r} does not work yet; give the "
-                f"recipe paper's, see `train recipes paper`, with --set {key}="
-            )
+    """A recipe's augmentation. Raises UserError as Augmentation does."""
     return Augmentation(
         crop=recipe.crop,
         mirror=recipe.mirror,
@@ -93,7 +84,18 @@ def of_recipe(recipe: Recipe) -> Augmentation:
         noise_divisor=recipe.noise_divisor,
         noise_until=recipe.noise_until,
         share=recipe.share,
+        image_side=recipe.image_side,
+        pixel_divisor=recipe.pixel_divisor,
     )
+
+
+def mean_picture(mean: Mean, mean_image_SSC: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """What is taken off the images, float32 [S,S,3]: the mean image, or a number a channel."""
+    if mean == "channels":
+        return np.full_like(mean_image_SSC, mean_image_SSC.mean((0, 1), np.float64))
+    if mean == "half":
+        return np.full_like(mean_image_SSC, 127.5)  # the middle of 0..255
+    return np.ascontiguousarray(mean_image_SSC, np.float32)
 
 
 class Tables(NamedTuple):
@@ -105,7 +107,8 @@ class Tables(NamedTuple):
     mirror: bool
     per_image: bool  # the axes are each image's own, and the noisy pixels are clipped
     sigma: float
-    scale: np.float32  # 1 / noise_divisor
+    scale: np.float32  # of what has no noise, 1 / pixel_divisor
+    noisy_scale: np.float32  # that over noise_divisor
     noise_until: int
     share: int
     seed: int
@@ -113,7 +116,7 @@ class Tables(NamedTuple):
 
 def tables(augmentation: Augmentation, statistics: Statistics) -> Tables:
     """Raises UserError when the crop does not fit the statistics' mean image."""
-    mean_SSC = np.ascontiguousarray(statistics.mean_image, np.float32)
+    mean_SSC = mean_picture(augmentation.mean, statistics.mean_image)
     side = statistics.side
     if augmentation.crop > side:
         raise UserError(
@@ -129,7 +132,8 @@ def tables(augmentation: Augmentation, statistics: Statistics) -> Tables:
         mirror=augmentation.mirror,
         per_image=augmentation.noise == "per-image",
         sigma=augmentation.sigma,
-        scale=np.float32(1 / augmentation.noise_divisor),
+        scale=np.float32(1 / augmentation.pixel_divisor),
+        noisy_scale=np.float32(1 / augmentation.pixel_divisor / augmentation.noise_divisor),
         noise_until=augmentation.noise_until,
         share=augmentation.share,
         seed=augmentation.seed,
@@ -189,7 +193,7 @@ def augment_image(
     turned = drawn and run.mirror
     noisy = run.sigma > 0 and (run.noise_until == 0 or epoch < run.noise_until)
     clipped = noisy and run.per_image
-    scale = run.scale if noisy else np.float32(1)
+    scale = run.noisy_scale if noisy else run.scale
     noise = np.zeros(crop * 3, np.float32)  # one row, the same three numbers in every pixel
     if noisy:
         axes = image_axes(image_SSC) if run.per_image else run.axes.astype(np.float64)

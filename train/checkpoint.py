@@ -20,7 +20,7 @@ from train import networks, schedule
 from train.networks.layers import AlexNet
 from train.recipe import Recipe, recipe_from_values
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 FILE_NAME = "last.pt"
 
 
@@ -52,14 +52,18 @@ class TrainedOn:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """After `epoch` whole epochs, `step` steps in all."""
+    """After `epoch` whole epochs and `epoch_step` steps of the next, `step` steps in all."""
 
     recipe: Recipe
     data: TrainedOn
     network: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor]  # of the weights, torch's AveragedModel; empty without one
     optimiser: dict[str, Any]
+    scaler: dict[str, Any]  # fp16's
     epoch: int
+    epoch_step: int
     step: int
+    sums: list[float]  # of the epoch so far, see train.sums
     history: list[dict[str, float]]  # after each epoch, see train.schedule.History
     threads: int  # torch's; another number rounds differently
     origin: str  # the checkpoint file of another run that this one went on from, or ""
@@ -140,19 +144,31 @@ def _check_sums(file: Path) -> None:
         raise zipfile.BadZipFile(f"damaged in {damaged}")
 
 
+def judged_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The weights that evaluation goes by: their average where there is one."""
+    prefix = "module."  # torch's AveragedModel also counts its updates
+    average = {
+        name.removeprefix(prefix): values
+        for name, values in checkpoint.average.items()
+        if name.startswith(prefix)
+    }
+    return average or checkpoint.network
+
+
 def trained_network(checkpoint: Checkpoint, origin: Path) -> AlexNet:
     """The network with its trained weights, in evaluation mode.
 
     Raises UserError when the weights are those of another network.
     """
     network = networks.build(checkpoint.recipe, len(checkpoint.data.wnids))
-    load_weights(network, checkpoint, origin)
+    load_weights(network, judged_weights(checkpoint), origin)
     return network.eval()
 
 
-def load_weights(network: AlexNet, checkpoint: Checkpoint, origin: Path) -> None:
+def load_weights(network: AlexNet, weights: dict[str, torch.Tensor], origin: Path) -> None:
+    """Raises UserError when they are of another network."""
     try:
-        network.load_state_dict(checkpoint.network)
+        network.load_state_dict(weights)
     except RuntimeError as error:
         detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(

@@ -17,8 +17,7 @@ from torch import nn
 from prep import images
 from prep.program import UserError
 from train.checkpoint import TrainedOn
-from train.evaluate import mean_image, probabilities
-from train.recipe import Mean
+from train.evaluate import Views, probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,20 +49,19 @@ def classify(
     data: TrainedOn,
     paths: list[Path],
     k: int,
-    device: torch.device,
-    mean: Mean = "matched",
-    crop: int = 224,
+    views: Views,
 ) -> list[Prediction]:
-    """Predictions in the order of `paths`, from the centre view less its mean.
+    """Predictions in the order of `paths`, by the largest number of `views`.
 
-    `network` is in evaluation mode on `device`. Raises UserError for a file that is no picture.
+    `network` is in evaluation mode on the views' device. Raises UserError for a file that is no
+    picture.
     """
-    mean_SSC = mean_image(data, device)
+    device = views.mean_SSC.device
     predictions = []
     for path in paths:
         pixels = load_picture(path, data)
         batch = torch.from_numpy(pixels)[None].to(device)
-        softmax = probabilities(network, batch, mean_SSC, 1, mean, crop)[1][0]
+        softmax = probabilities(network, batch, views)[views.count][0]
         best = softmax.topk(min(k, len(data.wnids)))
         labels = best.indices.tolist()
         predictions.append(

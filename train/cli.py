@@ -115,21 +115,46 @@ def run(
         ),
     ] = None,
     workers: Workers = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN|FILE",
+            help="Start from the weights of another run; a new last layer if the classes differ.",
+        ),
+    ] = None,
+    checkpoint_steps: Annotated[
+        int, typer.Option(min=0, help="Also write a checkpoint every so many steps.")
+    ] = 0,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0, help="Also write a checkpoint every so many minutes.")
+    ] = 0.0,
+    keep: Annotated[
+        int, typer.Option(min=0, help="Keep so many older checkpoints, as step-*.pt.")
+    ] = 0,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Take a batch in so many pieces, for less memory.")
+    ] = 1,
+    compile_network: Annotated[
+        bool, typer.Option("--compile", help="Compile the network with torch.compile.")
+    ] = False,
 ) -> None:
-    """Train; what was stopped carries on. Checkpoints every epoch."""
+    """Train; what was stopped carries on. Checkpoints every epoch, and on SIGTERM or SIGUSR1."""
     from train import schedule
     from train.recipe import load_recipe
 
     chosen = load_recipe(recipe, settings or ())
     _check_beton(beton)
+    if init is not None:
+        _check_run(init)
     if val_beton is None and (beside := beton.parent / "val.beton").exists():
         val_beton = beside
     schedule.check_validation(chosen, val_beton)
 
     from train import loop, start
+    from train.state import RunSettings
 
     path = loop.run(
-        start.RunSettings(
+        RunSettings(
             beton=beton,
             val_beton=val_beton,
             recipe=chosen,
@@ -138,6 +163,12 @@ def run(
             device=start.choose_device(device.value if device else None),
             workers=workers or _cores(),
             feed=feed.value if feed else None,
+            init=init,
+            accumulate=accumulate,
+            compile=compile_network,
+            checkpoint_steps=checkpoint_steps,
+            checkpoint_minutes=checkpoint_minutes,
+            keep=keep,
         )
     )
     typer.echo(str(path))
@@ -177,14 +208,8 @@ def evaluate(
     batches = evaluation_batches(opened, batch, threads, place)
     with Screen() as screen:
         followed = screen.follow("eval", batches.sequential(), len(batches))
-        mean_SSC = stage.mean_image(loaded.data, place)
         scores = stage.evaluate(
-            network,
-            followed,
-            mean_SSC,
-            int(views),
-            loaded.recipe.mean,
-            loaded.recipe.crop,
+            network, followed, stage.views_of(loaded.recipe, loaded.data, place, int(views))
         )
     seconds = time.monotonic() - started
     for count, score in scores.items():
@@ -218,18 +243,22 @@ def classify(
         raise UserError(f"--png {png} is one of the pictures; give another name")
     _check_run(run)
 
+    import dataclasses
+
     import torch
 
     from train import checkpoint, start
     from train import classify as stage
+    from train.evaluate import views_of
 
     torch.set_num_threads(_cores())  # importing FFCV has set it to 1
     loaded = checkpoint.load(run)
     place = start.choose_device(device.value if device else None)
     network = checkpoint.trained_network(loaded, run).to(place)
-    predictions = stage.classify(
-        network, loaded.data, pictures, k, place, loaded.recipe.mean, loaded.recipe.crop
-    )
+    seen = dataclasses.replace(
+        views_of(loaded.recipe, loaded.data, place, count=1), random=None
+    )  # a picture file has no number to draw a place by
+    predictions = stage.classify(network, loaded.data, pictures, k, seen)
     for prediction in predictions:
         typer.echo(str(prediction.path))
         for label, name, probability in zip(

@@ -2,8 +2,8 @@
 
 - cpu: the loader's threads augment (train.augment): 602 KB a picture go to the device.
 - gpu: the stored pixels, 197 KB a picture, go to the device, which augments them
-  (train.augment_device). Pictures of another side than 256 always go this way, a CPU being a device
-  too.
+  (train.augment_device). Pictures of another side than the recipe's image_side always go this way,
+  a CPU being a device too.
 
 The default is what is faster: gpu where the device is one, since the CPU's cores are then what a
 network of this size waits for, else cpu.
@@ -20,7 +20,7 @@ from prep.handover import Statistics
 from prep.program import UserError
 from train import augment, reading
 from train.augment import Augment, Augmentation
-from train.augment_device import IMAGE_SIDE, DeviceAugment
+from train.augment_device import DeviceAugment
 from train.dataset import Dataset
 from train.epoch_order import OrderName
 from train.loader import Batch, Batches
@@ -28,21 +28,26 @@ from train.loader import Batch, Batches
 Feed = Literal["cpu", "gpu"]
 
 
-def choose_feed(wanted: Feed | None, device: torch.device, side: int) -> Feed:
-    """The way asked for, or the faster one. Raises UserError for one that there is not."""
-    if side == IMAGE_SIDE:
+def choose_feed(
+    wanted: Feed | None, device: torch.device, side: int, image_side: int = 256
+) -> Feed:
+    """The way asked for, or the faster one. Raises UserError for one that there is not.
+
+    side: of the beton's images; image_side: what they are brought to.
+    """
+    if side == image_side:
         return wanted or ("gpu" if device.type == "cuda" else "cpu")
     if wanted == "cpu":
         raise UserError(
-            f"--feed cpu takes images of side {IMAGE_SIDE}, these have {side}; leave it out, and "
+            f"--feed cpu takes images of side {image_side}, these have {side}; leave it out, and "
             "they are resized as they are augmented"
         )
     return "gpu"
 
 
-def feed_line(feed: Feed, side: int) -> str:
+def feed_line(feed: Feed, side: int, image_side: int = 256) -> str:
     """For the screen."""
-    resized = f", resized from {side} to {IMAGE_SIDE} pixels" if side != IMAGE_SIDE else ""
+    resized = f", resized from {side} to {image_side} pixels" if side != image_side else ""
     where = "by the loader's threads" if feed == "cpu" else "on the device"
     return f"feed {feed}: images are augmented {where}{resized}"
 
@@ -61,9 +66,21 @@ class Feeding:
         device: torch.device,
         feed: Feed,
         order: OrderName,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         in_loader = Augment(augmentation, statistics) if feed == "cpu" else None
-        self._batches = Batches(dataset, batch, workers, in_loader, device=device, order=order)
+        self._batches = Batches(
+            dataset,
+            batch,
+            workers,
+            in_loader,
+            device=device,
+            order=order,
+            rank=rank,
+            world=world,
+        )
+        self.samples_of = self._batches.samples_of
         self._device = device
         self._augment: Any = None
         if feed == "gpu":

@@ -96,6 +96,10 @@ class Batches:
     def __len__(self) -> int:
         return step_count(len(self._dataset), self._batch)
 
+    def samples_of(self, step: int) -> int:
+        """How many samples all processes together have in a step of an epoch, counted from 0."""
+        return min(self._batch, len(self._dataset) - step * self._batch)
+
     def sequential(self) -> Iterator[Batch]:
         """Every sample once, in the order of the file."""
         return self._run(np.arange(len(self._dataset)), 0)
@@ -145,6 +149,8 @@ class Batches:
             raise RuntimeError("the epoch before has not ended, and its memory is to be used again")
         part = part_of_batches(order, self._batch, self._rank, self._world, first_step)
         steps = len(self) - first_step
+        if steps == 0:
+            return
         threads = torch.get_num_threads()
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # the last epoch's batches are still in use
@@ -168,6 +174,15 @@ class Batches:
             self._iterator = None
 
 
-def evaluation_batches(dataset: Dataset, batch: int, workers: int, device: torch.device) -> Batches:
-    """Stored pixels, in the order of the file."""
-    return Batches(dataset, batch, workers, device=device, order="sequential")
+def evaluation_batches(
+    dataset: Dataset,
+    batch: int,
+    workers: int,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+) -> Batches:
+    """Stored pixels, in the order of the file; see Batches."""
+    return Batches(
+        dataset, batch, workers, device=device, order="sequential", rank=rank, world=world
+    )

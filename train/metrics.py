@@ -18,13 +18,14 @@ STEP_INTERVAL = 20
 
 
 class Metrics:
-    """Appends rows to both; a context. `step` is the number of steps the run has behind it."""
+    """Appends rows to both; a context. The run has `step` steps and `epoch` epochs behind it."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, epoch: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / FILE_NAME
-        kept = [row for row in read(path) if row["step"] <= step]
+        # An epoch may have a row though its checkpoint was not written, and step as well.
+        kept = [row for row in read(path) if row["step"] <= step and row.get("epoch", 0) <= epoch]
         with whole_file(path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")

@@ -30,6 +30,7 @@ TestCrop = Literal["centre", "random"]
 Noise = Literal["standard-deviations", "eigenvalues", "per-image", "none"]
 Velocity = Literal["kept", "scaled"]
 ScheduleName = Literal["plateau", "reduce-on-plateau", "steps", "one-cycle", "cosine"]
+Precision = Literal["float32", "tf32", "bf16", "fp16"]
 Watched = Literal["loss", "val_loss", "val_top1_error", "val_top5_error"]
 
 
@@ -79,8 +80,11 @@ class Recipe:
     velocity: Velocity  # when the rate changes: kept as it is (paper), or scaled as by torch's SGD
     weight_decay: float
     bias_decay: bool  # biases are decayed as weights are
+    precision: Precision  # of the multiplications; weights and the response norm are float32
+    label_smoothing: float  # this share of the label is spread over all classes
+    average_decay: float  # of a moving average of the weights, which is judged; 0: none
     schedule: ScheduleName  # train/schedule.py
-    watch: Watched  # what plateaus are of, and stop_patience
+    watch: Watched  # what plateaus are of, stop_patience and the best checkpoint
     drop_factor: float  # plateau, reduce-on-plateau, steps: the rate is multiplied by this
     drops: int  # plateau: so many drops, then the next plateau ends the run
     patience: int  # plateau: epochs without improvement; reduce-on-plateau: one epoch more
@@ -122,6 +126,8 @@ class Recipe:
                 not self.nesterov or self.momentum > 0
             ),
             "weight_decay must be at least 0": self.weight_decay >= 0,
+            "label_smoothing must be at least 0 and below 1": 0 <= self.label_smoothing < 1,
+            "average_decay must be at least 0 and below 1": 0 <= self.average_decay < 1,
             "drop_factor must be above 0 and below 1": 0 < self.drop_factor < 1,
             "drops must be at least 0": self.drops >= 0,
             "patience must be at least 1": self.patience >= 1,

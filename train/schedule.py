@@ -113,6 +113,16 @@ def ended(recipe: Recipe, epoch: int, history: History) -> bool:
     )
 
 
+def is_best(recipe: Recipe, history: History, measured: Mapping[str, float]) -> bool:
+    """Whether an epoch is better than all before it, by what the recipe watches.
+
+    False where that was not measured: without validation data there is no best.
+    """
+    if recipe.watch not in measured:
+        return False
+    return measured[recipe.watch] < min(_watched(recipe, history), default=float("inf"))
+
+
 def watches_validation(recipe: Recipe) -> bool:
     """Whether validation data decides on the rate or the run's end."""
     lowers = recipe.schedule in ("plateau", "reduce-on-plateau")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,13 +18,17 @@ LOG_INTERVAL = 30.0  # seconds between lines when the output is not a terminal
 
 
 class Screen:
-    """Used as a context; everything goes to standard error, results to standard output."""
+    """Used as a context; everything goes to standard error, results to standard output.
 
-    def __init__(self) -> None:
+    log: a file that lines are added to, with the time; silent: for all processes but the first.
+    """
+
+    def __init__(self, log: Path | None = None, silent: bool = False) -> None:
         # Paths are shown as they are, brackets and :names: too.
-        self._console = Console(stderr=True, markup=False, emoji=False)
+        self._console = Console(stderr=True, markup=False, emoji=False, quiet=silent)
+        self._log = log
         self._bar: Progress | None = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and not silent:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=20),
@@ -53,6 +58,9 @@ class Screen:
     def line(self, text: str) -> None:
         """A line that stays."""
         self._console.print(text, highlight=False, soft_wrap=True)
+        if self._log is not None:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     @contextlib.contextmanager
     def counting(self, title: str, total: int) -> Iterator[None]:

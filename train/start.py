@@ -1,40 +1,26 @@
-"""What a run begins with: settings, checked data, and the network, new or from a checkpoint."""
+"""What a run begins with: the device, checked data, and the network, new or from a checkpoint."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from prep.handover import Statistics
 from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import dataset as datasets
 from train import networks, optimiser, schedule
-from train.checkpoint import TrainedOn
-from train.dataset import Dataset
-from train.feed import Feed
 from train.networks.layers import AlexNet
-from train.recipe import Recipe
+from train.processes import Processes
+from train.resume import named_origin, resume, resume_from
 from train.screen import Screen
+from train.state import Data, RunSettings, State
+from train.sums import EpochSums
 
 Device = Literal["cuda", "cpu", "mps"]
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSettings:
-    """What one `train run` was asked for."""
-
-    beton: Path
-    val_beton: Path | None
-    recipe: Recipe
-    out: Path
-    resume: str  # "auto", "never", or the path of a run or checkpoint
-    device: torch.device
-    workers: int  # threads that decode, augment and, on a CPU, compute
-    feed: Feed | None = None  # None: the faster one
 
 
 def choose_device(wanted: Device | None) -> torch.device:
@@ -58,31 +44,8 @@ def choose_device(wanted: Device | None) -> torch.device:
     return torch.device(wanted)
 
 
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Opened and checked, before any work is done."""
-
-    train: Dataset
-    val: Dataset | None
-    statistics: Statistics
-    trained_on: TrainedOn
-
-
-@dataclasses.dataclass
-class State:
-    """What a checkpoint holds, and what training changes."""
-
-    network: AlexNet
-    sgd: torch.optim.SGD
-    epoch: int  # whole epochs done
-    step: int  # steps done
-    history: list[dict[str, float]]  # schedule.WATCHED, after each epoch
-    origin: str  # the checkpoint that --resume PATH named when the run began, or ""
-    pipeline_compiled: bool = False  # when the first batch is asked for, or loaded
-
-
 def open_data(settings: RunSettings) -> Data:
-    if (origin := _origin(settings)) and not Path(origin).exists():
+    if (origin := named_origin(settings)) and not Path(origin).exists():
         raise UserError(f"{settings.resume} does not exist; give the --out folder of a `train run`")
     train = datasets.open_dataset(settings.beton)
     schedule.check_validation(settings.recipe, settings.val_beton)
@@ -97,64 +60,53 @@ def open_data(settings: RunSettings) -> Data:
     return Data(train, val, statistics, trained_on)
 
 
-def start(settings: RunSettings, data: Data, screen: Screen) -> State:
+def start(settings: RunSettings, data: Data, processes: Processes, screen: Screen) -> State:
     """The network and optimiser at step 0, or as the run to resume left them."""
-    network = networks.build(settings.recipe, len(data.trained_on.wnids))
-    network.to(settings.device).to(memory_format=torch.channels_last)
-    state = State(network, optimiser.build(network, settings.recipe), 0, 0, [], "")
-    screen.line(_summary(settings, network, data))
-    origin = _resume_from(settings)
+    recipe, device = settings.recipe, settings.device
+    network = networks.build(recipe, len(data.trained_on.wnids))
+    origin = resume_from(settings)
+    if settings.init is not None and origin is None:
+        screen.line(_take_over(network, settings.init, data.trained_on.wnids))
+    network.to(device).to(memory_format=torch.channels_last)
+    if processes.world > 1 and device.type == "cuda":  # gloo has none
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    state = State(
+        network=network,
+        average=_average(network, recipe.average_decay),
+        sgd=optimiser.build(network, recipe),
+        scaler=torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16"),
+        sums=EpochSums(device, processes),
+    )
+    screen.line(_summary(settings, network, data, processes))
     if origin is not None:
-        loaded = checkpoints.load(origin)
-        val_pixels_id = data.val.card.pixels_id if data.val else ""
-        checkpoints.check_resumable(loaded, settings.recipe, data.trained_on, val_pixels_id, origin)
-        checkpoints.load_weights(network, loaded, origin)
-        state.sgd.load_state_dict(loaded.optimiser)
-        state.epoch, state.step = loaded.epoch, loaded.step
-        state.history = list(loaded.history)
-        same_out = origin == settings.out / checkpoints.FILE_NAME
-        state.origin = loaded.origin if same_out else _origin(settings)
-        screen.line(f"resumed from {origin} after epoch {state.epoch}, step {state.step}")
-        if loaded.threads != torch.get_num_threads():
-            screen.line(
-                f"warning: {origin} was trained with {loaded.threads} threads, this run has "
-                f"{torch.get_num_threads()}: sums round differently, so losses may too"
-            )
+        resume(state, origin, settings, data, screen)
     return state
 
 
-def _resume_from(settings: RunSettings) -> Path | None:
-    """The run or checkpoint to carry on.
-
-    With --resume PATH that is PATH at first, and what lies in --out when the same command is given
-    again. Raises UserError when --out holds a run that did not begin with PATH.
-    """
-    path = settings.out / checkpoints.FILE_NAME
-    if settings.resume == "never":
+def _average(network: nn.Module, decay: float) -> AveragedModel | None:
+    if decay == 0:
         return None
-    if settings.resume == "auto" or not path.exists():
-        origin = path if settings.resume == "auto" else Path(settings.resume)
-        return origin if origin.exists() or settings.resume != "auto" else None
-    begun = _origin(settings)
-    if begun != str(path.resolve()) and checkpoints.load(path).origin != begun:
-        raise UserError(
-            f"{settings.out} holds another run than {settings.resume}; give another --out"
-        )
-    return path
+    move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=move, use_buffers=True)
 
 
-def _origin(settings: RunSettings) -> str:
-    """The checkpoint file that --resume PATH names; empty without one."""
-    if settings.resume in ("auto", "never"):
-        return ""
-    path = Path(settings.resume)
-    return str((path / checkpoints.FILE_NAME if path.is_dir() else path).resolve())
+def _take_over(network: AlexNet, origin: Path, wnids: list[str]) -> str:
+    """Take the weights of another run, but a new last layer for other classes; says what it did."""
+    loaded = checkpoints.load(origin)
+    weights = checkpoints.judged_weights(loaded)
+    if loaded.data.wnids == wnids:
+        checkpoints.load_weights(network, weights, origin)
+        return f"weights of {origin}"
+    new = {name: values for name, values in network.state_dict().items() if name.startswith("fc8.")}
+    checkpoints.load_weights(network, weights | new, origin)
+    return f"weights of {origin}, with a new last layer for {len(wnids)} other classes"
 
 
-def _summary(settings: RunSettings, network: AlexNet, data: Data) -> str:
+def _summary(settings: RunSettings, network: AlexNet, data: Data, processes: Processes) -> str:
     parameters = sum(parameter.numel() for parameter in network.parameters())
+    others = f" in each of {processes.world} processes" if processes.world > 1 else ""
     return (
         f"recipe {settings.recipe.name}: {parameters:,} parameters, "
         f"{len(data.trained_on.wnids)} classes, {len(data.train):,} training images, on "
-        f"{settings.device} with {torch.get_num_threads()} threads"
+        f"{settings.device} with {torch.get_num_threads()} threads{others}"
     )

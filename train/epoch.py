@@ -1,0 +1,210 @@
+"""One epoch of training, from the step it was stopped at to its end or to a signal.
+
+Every STEP_INTERVAL steps a row goes to metrics.jsonl and TensorBoard. What a checkpoint in the
+middle needs, an epoch's sums and its number of steps, is in the state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from prep.program import UserError
+from train import checkpoint as checkpoints
+from train import optimiser, schedule
+from train.checkpoint import Checkpoint
+from train.feed import Feeding, compiled_now
+from train.metrics import STEP_INTERVAL, Metrics
+from train.processes import Processes
+from train.saving import Saving
+from train.screen import Screen
+from train.signals import Signals
+from train.state import Data, RunSettings, State
+from train.step import Updater
+from train.sums import NAMES, Means
+
+
+class Wish(enum.IntEnum):
+    """What a process wants at the end of a step; the largest of all is done."""
+
+    NOTHING = 0
+    CHECKPOINT = 1
+    STOP = 2  # after a checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What an epoch works with."""
+
+    settings: RunSettings
+    data: Data
+    processes: Processes
+    state: State
+    updater: Updater
+    batches: Feeding
+    recorder: Metrics | None  # of process 0
+    screen: Screen
+    signals: Signals
+    saving: Saving
+
+    def row(self, kind: str, values: dict[str, float]) -> None:
+        if self.recorder is not None:
+            self.recorder.row(kind, self.state.step, values)
+
+    def agreed_wish(self) -> Wish:
+        """All processes call it and have the same answer."""
+        wish = Wish.NOTHING
+        if self.processes.first and self.saving.due(self.state.step):
+            wish = Wish.CHECKPOINT
+        if self.signals.received:
+            wish = Wish.STOP
+        return Wish(self.processes.largest(wish))
+
+    def save(self, best: bool = False) -> Path | None:
+        """Write a checkpoint; all processes call it, process 0 writes and has the path."""
+        checkpoint = _checkpoint(self)
+        _check_weights(checkpoint)
+        return self.saving.save(checkpoint, best) if self.processes.first else None
+
+
+def train_epoch(run: Run) -> dict[str, float] | None:
+    """The rest of the epoch; its figures, or None when a signal has ended it with a checkpoint."""
+    state, recipe, sums = run.state, run.settings.recipe, run.state.sums
+    steps = len(run.batches)
+    state.network.train()
+    if not state.pipeline_compiled:
+        run.screen.line("compiling the pipeline, unless an earlier run has left it on disk ...")
+    clock = _Clock()
+    with run.screen.counting(f"epoch {state.epoch + 1}/{recipe.epochs}", steps):
+        for batch in run.batches.epoch(recipe.seed, state.epoch, state.epoch_step):
+            clock.got()
+            if not state.pipeline_compiled:
+                how = "compiled" if compiled_now() else "loaded"
+                run.screen.line(f"pipeline {how}, first batch read: {clock.waited:.1f} s")
+                state.pipeline_compiled = True
+                clock = _Clock()  # rates are of the training alone
+            rate = _set_rate(run)
+            total = run.batches.samples_of(state.epoch_step)
+            sums.add(run.updater.step(batch, state.step, total), total)
+            state.step += 1
+            state.epoch_step += 1
+            clock.images += total
+            last = state.epoch_step == steps
+            if state.epoch_step % STEP_INTERVAL == 0 or last:
+                means = sums.take()
+                _check_finite(means, run, rate)
+                run.row("step", _named(means) | clock.window(run.updater) | {"learning_rate": rate})
+            run.screen.step(state.epoch_step, _running_figures(sums.means(), clock))
+            wish = run.agreed_wish()
+            if wish == Wish.STOP or (wish == Wish.CHECKPOINT and not last):
+                run.save()
+            if wish == Wish.STOP:
+                return None
+            clock.ask()
+    return _named(sums.means()) | clock.figures() | {"learning_rate": _set_rate(run)}
+
+
+def _set_rate(run: Run) -> float:
+    """The rate of the next step; after the last one, of the last."""
+    recipe, state, steps = run.settings.recipe, run.state, len(run.batches)
+    epoch = state.epoch + min(state.epoch_step, steps - 1) / steps
+    rate = schedule.learning_rate(recipe, epoch, state.history)
+    optimiser.set_rates(run.updater.sgd, recipe, epoch, rate)
+    return rate
+
+
+class _Clock:
+    """Rates and waits of this process's part of an epoch, and of the window since the last row."""
+
+    def __init__(self) -> None:
+        self.started = self._asked = self._window_started = time.perf_counter()
+        self.waited = self._window_waited = 0.0
+        self.images = self._window_images = 0
+
+    def ask(self) -> None:
+        self._asked = time.perf_counter()
+
+    def got(self) -> None:
+        self.waited += time.perf_counter() - self._asked
+
+    def window(self, updater: Updater) -> dict[str, float]:
+        """Figures since the last time, with the norm of the last gradient."""
+        norm = float(updater.gradient_norm())
+        now = time.perf_counter()
+        seconds = now - self._window_started
+        figures = {
+            "images_per_s": (self.images - self._window_images) / seconds,
+            "data_wait": (self.waited - self._window_waited) / seconds,
+            "gradient_norm": norm,
+        }
+        self._window_started, self._window_images = now, self.images
+        self._window_waited = self.waited
+        return figures
+
+    def figures(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self.started
+        return {
+            "images_per_s": self.images / seconds,
+            "data_wait": self.waited / seconds,
+            "seconds": seconds,
+        }
+
+
+def _check_finite(means: Means, run: Run, rate: float) -> None:
+    if not math.isfinite(means[0]):
+        path = run.settings.out / checkpoints.FILE_NAME
+        kept = f"{path} is of before it" if path.exists() else "no checkpoint was written before it"
+        raise UserError(
+            f"the loss is {means[0]} at step {run.state.step}, learning rate {rate:g}; {kept}: "
+            "give a lower --set learning_rate, or look at the data with `prep inspect`"
+        )
+
+
+def _check_weights(checkpoint: Checkpoint) -> None:
+    """The loss of the last update is never seen, so what is to be saved is looked at itself."""
+    for name, values in checkpoint.network.items():  # batch norm's running figures too
+        if not values.isfinite().all():
+            raise UserError(
+                f"{name} is not finite after step {checkpoint.step}; the checkpoint before is "
+                "kept: give a lower --set learning_rate"
+            )
+
+
+def _checkpoint(run: Run) -> Checkpoint:
+    state, val = run.state, run.data.val
+    average = run.updater.average
+    return Checkpoint(
+        recipe=run.settings.recipe,
+        data=run.data.trained_on,
+        network=state.network.state_dict(),
+        average={} if average is None else average.state_dict(),
+        optimiser=run.updater.sgd.state_dict(),
+        scaler=run.updater.scaler.state_dict(),
+        epoch=state.epoch,
+        epoch_step=state.epoch_step,
+        step=state.step,
+        sums=state.sums.state(),
+        history=state.history,
+        threads=torch.get_num_threads(),
+        origin=state.origin,
+        val_pixels_id=val.card.pixels_id if val else "",
+    )
+
+
+def _named(means: Means) -> dict[str, float]:
+    return dict(zip(NAMES, means.tolist(), strict=True))
+
+
+def _running_figures(means: Means, clock: _Clock) -> str:
+    if not means.any():
+        return ""
+    figures = clock.figures()
+    return (
+        f"loss {means[0]:.3f}, error top-1 {means[1]:.1%} top-5 {means[2]:.1%}, "
+        f"{figures['images_per_s']:,.0f} images/s, {figures['data_wait']:.1%} waiting for data"
+    )

@@ -1,0 +1,99 @@
+"""The processes of a run: one, or those that torchrun started, one to a device.
+
+torchrun says through the environment which one this is (RANK, WORLD_SIZE, LOCAL_RANK). All of them
+compute the same thing: each batch is divided among them, gradients and figures are added up.
+Process 0 alone writes and speaks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import distributed
+
+from prep.program import UserError
+
+PATIENCE = datetime.timedelta(minutes=10)  # for the others, before a process gives them up
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """This process among `world`; `flags` is a group that answers without waiting for a GPU."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0  # among those on this machine: the number of its GPU
+    flags: Any = None
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def add_up(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all processes, in place."""
+        if self.world > 1:
+            distributed.all_reduce(
+                values, group=self.flags if values.device.type == "cpu" else None
+            )
+        return values
+
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers. It waits for the processes, not for their GPUs."""
+        if self.world == 1:
+            return number
+        value = torch.tensor(number)
+        distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self.flags)
+        return int(value.item())
+
+
+ALONE = Processes()
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
+    """Rank, world and local rank as torchrun sets them; 0, 1, 0 without it.
+
+    Raises UserError naming a value that cannot be.
+    """
+    if "WORLD_SIZE" not in environment:
+        return 0, 1, 0
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    try:
+        rank, world, local_rank = (int(environment[name]) for name in names)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"the environment has WORLD_SIZE={environment['WORLD_SIZE']!r} and not all of "
+            f"{', '.join(names)} as numbers; start with torchrun, or unset WORLD_SIZE"
+        ) from error
+    if not (0 <= rank < world and local_rank >= 0):
+        raise UserError(f"RANK={rank} is none of WORLD_SIZE={world} processes; start with torchrun")
+    return rank, world, local_rank
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Processes]:
+    """This process among those of the run; nccl adds up on GPUs, gloo elsewhere."""
+    rank, world, local_rank = from_environment()
+    if world == 1:
+        yield Processes()
+        return
+    try:
+        distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"process {rank} of {world} cannot reach the others ({reason}); see whether "
+            f"MASTER_ADDR={os.environ.get('MASTER_ADDR')} answers, and start with torchrun"
+        ) from error
+    try:
+        flags = distributed.new_group(backend="gloo", timeout=PATIENCE)
+        yield Processes(rank, world, local_rank, flags)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,70 @@
+"""What a run is asked for, what it reads, and what a checkpoint holds of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from prep.handover import Statistics
+from train.checkpoint import TrainedOn
+from train.dataset import Dataset
+from train.feed import Feed
+from train.networks.layers import AlexNet
+from train.recipe import Recipe
+from train.sums import EpochSums
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """What one `train run` was asked for."""
+
+    beton: Path
+    val_beton: Path | None
+    recipe: Recipe
+    out: Path
+    resume: str  # "auto", "never", or the path of a run or checkpoint
+    device: torch.device
+    workers: int  # threads that decode, augment and, on a CPU, compute
+    feed: Feed | None = None  # None: the faster one
+    init: Path | None = None  # a run or checkpoint whose weights a new run starts from
+    accumulate: int = 1  # pieces that a batch is divided into, one after the other
+    compile: bool = False  # the network, by torch.compile
+    checkpoint_steps: int = 0  # between checkpoints in an epoch; 0: none
+    checkpoint_minutes: float = 0.0  # the same in time
+    keep: int = 0  # older checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Opened and checked, before any work is done."""
+
+    train: Dataset
+    val: Dataset | None
+    statistics: Statistics
+    trained_on: TrainedOn
+
+
+@dataclasses.dataclass
+class State:
+    """What a checkpoint holds, and what training changes."""
+
+    network: AlexNet
+    average: AveragedModel | None  # of the weights
+    sgd: torch.optim.SGD
+    scaler: torch.amp.GradScaler  # does nothing but for fp16
+    sums: EpochSums  # of the epoch under way
+    epoch: int = 0  # whole epochs done
+    epoch_step: int = 0  # steps done of the next one
+    step: int = 0  # steps done
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    origin: str = ""  # the checkpoint that --resume PATH named when the run began, or ""
+    pipeline_compiled: bool = False  # when the first batch is asked for, or loaded
+
+    def end_epoch(self, measured: dict[str, float]) -> None:
+        self.epoch += 1
+        self.epoch_step = 0
+        self.history.append(measured)
+        self.sums = self.sums.anew()

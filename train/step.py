@@ -1,0 +1,147 @@
+"""One update: forward, loss, backward, the optimiser's step, the average of the weights.
+
+A batch is that of all processes together. The gradient is of the sum of its samples' losses over
+their number, so that it does not depend on how they are divided: among processes, which may have
+unequal parts or none in the last batch, nor into pieces (`accumulate`), which save memory. Nothing
+here waits for the device, but for fp16's scaler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from train import evaluate
+from train.loader import Batch
+from train.processes import Processes
+from train.recipe import Precision
+from train.screen import Screen
+from train.state import RunSettings, State
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Updater:
+    """What an update changes and how."""
+
+    network: nn.Module
+    forward: Any  # the network as it is called, divided among processes or compiled
+    sgd: torch.optim.SGD
+    average: AveragedModel | None
+    scaler: torch.amp.GradScaler
+    processes: Processes
+    device: torch.device
+    precision: Precision
+    accumulate: int  # pieces of a batch
+    smoothing: float  # of the labels
+
+    def step(self, batch: Batch, step: int, total: int) -> torch.Tensor:
+        """Update once; float32 [3] on the device: sums of loss, top-1 and top-5 misses here.
+
+        total: samples of the batch in all processes.
+        """
+        images, labels = batch.images.to(self.device), batch.labels.to(self.device)
+        samples = batch.samples.to(self.device)
+        pieces = max(min(self.accumulate, len(labels)), 1)
+        sums = torch.zeros(3, device=self.device)
+        self.sgd.zero_grad()
+        parts = (values.tensor_split(pieces) for values in (images, labels, samples))
+        for number, (x, y, which) in enumerate(zip(*parts, strict=True), start=1):
+            with self._together(number == pieces):
+                with self._autocast():
+                    logits = self.forward(x, step, which)
+                loss = F.cross_entropy(
+                    logits.float(), y, reduction="sum", label_smoothing=self.smoothing
+                )
+                # DistributedDataParallel takes the mean of the processes' gradients.
+                share = loss * (self.processes.world / total)
+                self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+            misses = evaluate.wrong(logits.detach(), y)
+            sums += torch.stack([loss.detach(), *misses])
+        self.scaler.unscale_(self.sgd)
+        self.scaler.step(self.sgd)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return sums
+
+    def judged(self) -> nn.Module:
+        """The network that is evaluated."""
+        return self.network if self.average is None else self.average
+
+    def gradient_norm(self) -> torch.Tensor:
+        """Of the last update, all parameters together: float32 [] on the device."""
+        parameters = (p for group in self.sgd.param_groups for p in group["params"])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        return nn.utils.get_total_norm(gradients)
+
+    def rehearse(self, crop: int, batch: int) -> None:
+        """Forward and backward once on zeros, without an update; buffers stay as they are."""
+        buffers = {name: values.clone() for name, values in self.network.named_buffers()}
+        images = torch.zeros(batch, 3, crop, crop, device=self.device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            logits = self.forward(images, 0, torch.arange(batch, device=self.device))
+        logits.float().sum().backward()
+        self.sgd.zero_grad()
+        for name, values in self.network.named_buffers():
+            values.copy_(buffers[name])
+
+    def _autocast(self) -> Any:
+        dtype = AUTOCAST.get(self.precision)
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype)
+
+    def _together(self, last: bool) -> Any:
+        """Gradients are added up over the processes once, with the last piece."""
+        if last or self.processes.world == 1:
+            return contextlib.nullcontext()
+        return self.forward.no_sync()
+
+
+def updater(settings: RunSettings, state: State, processes: Processes, screen: Screen) -> Updater:
+    """Ready for the next step; all processes call it. Compiling takes its time here."""
+    recipe = settings.recipe
+    torch.backends.cuda.matmul.allow_tf32 = recipe.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
+    made = Updater(
+        network=state.network,
+        forward=_divided(state.network, settings.device, processes),
+        sgd=state.sgd,
+        average=state.average,
+        scaler=state.scaler,
+        processes=processes,
+        device=settings.device,
+        precision=recipe.precision,
+        accumulate=settings.accumulate,
+        smoothing=recipe.label_smoothing,
+    )
+    if not settings.compile:
+        return made
+    compiled = dataclasses.replace(made, forward=torch.compile(made.forward))
+    started = time.monotonic()
+    screen.line("torch.compile: compiling the network ...")
+    try:
+        compiled.rehearse(recipe.crop, recipe.batch // processes.world)
+    except Exception as error:  # compilers fail in every way there is
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        screen.line(f"torch.compile failed ({reason}); the run goes on without it")
+        return made
+    screen.line(f"torch.compile: {time.monotonic() - started:.1f} s")
+    return compiled
+
+
+def _divided(network: nn.Module, device: torch.device, processes: Processes) -> Any:
+    if processes.world == 1:
+        return network
+    return DistributedDataParallel(network, [device] if device.type == "cuda" else None)
