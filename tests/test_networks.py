@@ -332,7 +332,8 @@ def test_the_two_ways_of_dropout_differ_by_place_and_scale() -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["authors-2012", "batch-norm"])
 def test_a_compiled_network_trains_as_the_eager_one(name: str) -> None:
-    network, x, samples = build(name, width=0.05), images(6), torch.arange(6)
+    # In float64: batch norm of few samples multiplies what is rounded.
+    network, x, samples = build(name, width=0.05).double(), images(6).double(), torch.arange(6)
     direction = torch.randn(6, 7, generator=torch.Generator().manual_seed(4))
     results = []
     for run in (network, torch.compile(network, fullgraph=True)):
@@ -340,4 +341,4 @@ def test_a_compiled_network_trains_as_the_eager_one(name: str) -> None:
         gradients = torch.autograd.grad((logits * direction).sum(), network.parameters())
         results.append([logits.detach(), *gradients])
     for eager, compiled in zip(*results, strict=True):
-        assert (eager - compiled).abs().max() < 1e-3 * eager.abs().max()
+        assert (eager - compiled).abs().max() < 1e-9 * eager.abs().max()
