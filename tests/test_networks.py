@@ -227,6 +227,16 @@ def normed(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
     return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
 
 
+def paper_batch_norm(w: Weights, x: torch.Tensor) -> torch.Tensor:
+    def tower(name: str, maps: torch.Tensor) -> torch.Tensor:
+        halves = (conv(w, name, part, half) for half, part in enumerate(maps.chunk(2, 1)))
+        return F.relu(torch.cat(list(halves), 1))
+
+    maps = pool(normed(w, "norm1", F.relu(conv(w, "conv1", at_227(x)))))
+    maps = F.relu(conv(w, "conv3", pool(normed(w, "norm2", tower("conv2", maps)))))
+    return halved_fc(w, pool(tower("conv5", tower("conv4", maps))))
+
+
 def batch_norm(w: Weights, x: torch.Tensor) -> torch.Tensor:
     maps = pool(normed(w, "norm1", F.relu(conv(w, "conv1", x))))
     maps = pool(normed(w, "norm2", F.relu(conv(w, "conv2", maps))))
@@ -240,6 +250,7 @@ def batch_norm(w: Weights, x: torch.Tensor) -> torch.Tensor:
     ("name", "settings", "side", "other"),
     [
         ("paper", [], 224, two_towers),
+        ("paper-batch-norm", [], 224, paper_batch_norm),
         ("authors-2012", ["lrn_alpha=2e-5"], 224, authors),
         ("single-tower", ["crop=227", "lrn_alpha=2e-4", "dropout_on=inputs"], 227, single_tower),
         ("batch-norm", ["crop=227"], 227, batch_norm),
