@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
+import prep.cli
 import train
+import train.cli
 from train.recipe import load_recipe, recipe_names, recipe_text
 
 FOLDER = Path(train.__file__).parent
@@ -83,3 +87,20 @@ def test_every_value_of_a_recipe_cites_its_source(name: str) -> None:
         if key and key[1] not in ("name", "about"):
             # In words, or by the letter of a source that the file's head explains.
             assert re.search(r"[^\"]#\s*([A-Z]|\S.{2,})$", line), f"{name}.toml: {line}"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_commands_at_a_recipes_head_exist(name: str) -> None:
+    """Each names a command of prep or train and options that it has; the last run is its own."""
+    groups = {"prep": get_command(prep.cli.app), "train": get_command(train.cli.app)}
+    lines = re.findall(r"^#   (\S.*)$", recipe_text(name), re.MULTILINE)
+    assert lines
+    for words in (part.split() for line in lines for part in line.split(" && ")):
+        if words[0] == "make":
+            continue
+        group = groups[words[0]]
+        assert isinstance(group, TyperGroup)
+        options = {option for known in group.commands[words[1]].params for option in known.opts}
+        assert {word for word in words if word.startswith("--")} <= options, words
+        if "--recipe" in words:
+            assert words[words.index("--recipe") + 1] == name

@@ -27,7 +27,8 @@ SIDE = 4  # the mean image's, to keep files small
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return load_recipe("demo", ["width=0.02", "drop_epochs=[3, 4]"])
+    rates = 'layer_rates=[{layer="conv1", from_epoch=3, rate=0.0}]'
+    return load_recipe("demo", ["width=0.02", "drop_epochs=[3, 4]", rates])
 
 
 @pytest.fixture(scope="module")

@@ -551,3 +551,33 @@ def test_a_run_without_a_rate_that_depends_on_the_end_may_be_extended(
         recipe = tiny(*fixed, f"epochs={epochs}", "warmup_epochs=0")
         loop.run(settings_of(betons, tmp_path, recipe, val=False))
     assert [row["epoch"] for row in rows_of(tmp_path, "epoch")] == [1, 2]
+
+
+def test_rates_by_layer_and_a_watched_training_loss_go_on_exactly(
+    betons: Path, tmp_path: Path
+) -> None:
+    """The authors' network and update; a schedule that needs no validation data; conv1 freezes."""
+    recipe = load_recipe(
+        "authors-2012",
+        [
+            *("width=0.07", "batch=8", "epochs=4", "learning_rate=0.001", "noise_until=2"),
+            *("schedule=reduce-on-plateau", "watch=loss", "patience=1", "drop_factor=0.5"),
+            "threshold=0.9",  # no epoch is so much better: the rate halves for the fourth
+            'layer_rates=[{layer="conv1", from_epoch=1, rate=0}]',
+        ],
+    )
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    loop.run(settings_of(betons, straight, recipe, val=False))
+    for epochs in (1, 3, 4):
+        part = dataclasses.replace(recipe, epochs=epochs)
+        loop.run(settings_of(betons, stopped, part, val=False))
+        weights = checkpoints.load(stopped).network["conv1.weight"]
+        if epochs == 1:
+            frozen = weights
+        assert torch.equal(weights, frozen)
+    assert_equal_runs(straight, stopped)
+    assert [row["learning_rate"] for row in rows_of(straight, "epoch")] == [
+        *[0.001] * 3,
+        0.0005,
+    ]
+    assert [list(row) for row in checkpoints.load(straight).history] == [["loss"]] * 4

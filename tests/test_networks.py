@@ -227,6 +227,16 @@ def normed(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
     return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
 
 
+def paper_batch_norm(w: Weights, x: torch.Tensor) -> torch.Tensor:
+    def tower(name: str, maps: torch.Tensor) -> torch.Tensor:
+        halves = (conv(w, name, part, half) for half, part in enumerate(maps.chunk(2, 1)))
+        return F.relu(torch.cat(list(halves), 1))
+
+    maps = pool(normed(w, "norm1", F.relu(conv(w, "conv1", at_227(x)))))
+    maps = F.relu(conv(w, "conv3", pool(normed(w, "norm2", tower("conv2", maps)))))
+    return halved_fc(w, pool(tower("conv5", tower("conv4", maps))))
+
+
 def batch_norm(w: Weights, x: torch.Tensor) -> torch.Tensor:
     maps = pool(normed(w, "norm1", F.relu(conv(w, "conv1", x))))
     maps = pool(normed(w, "norm2", F.relu(conv(w, "conv2", maps))))
@@ -240,6 +250,7 @@ def batch_norm(w: Weights, x: torch.Tensor) -> torch.Tensor:
     ("name", "settings", "side", "other"),
     [
         ("paper", [], 224, two_towers),
+        ("paper-batch-norm", [], 224, paper_batch_norm),
         ("authors-2012", ["lrn_alpha=2e-5"], 224, authors),
         ("single-tower", ["crop=227", "lrn_alpha=2e-4", "dropout_on=inputs"], 227, single_tower),
         ("batch-norm", ["crop=227"], 227, batch_norm),
@@ -330,17 +341,15 @@ def test_the_two_ways_of_dropout_differ_by_place_and_scale() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", ["paper", "authors-2012", "batch-norm"])
+@pytest.mark.parametrize("name", ["authors-2012", "batch-norm"])
 def test_a_compiled_network_trains_as_the_eager_one(name: str) -> None:
-    network, x, samples = build(name, width=0.05), images(2), torch.tensor([3, 8])
-    direction = torch.randn(2, 7, generator=torch.Generator().manual_seed(4))
+    # In float64: batch norm of few samples multiplies what is rounded.
+    network, x, samples = build(name, width=0.05).double(), images(6).double(), torch.arange(6)
+    direction = torch.randn(6, 7, generator=torch.Generator().manual_seed(4))
     results = []
     for run in (network, torch.compile(network, fullgraph=True)):
-        network.zero_grad()
         logits = run(x, torch.tensor(5), samples)
-        (logits * direction).sum().backward()
-        results.append(
-            [logits.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
-        )
+        gradients = torch.autograd.grad((logits * direction).sum(), network.parameters())
+        results.append([logits.detach(), *gradients])
     for eager, compiled in zip(*results, strict=True):
-        assert (eager - compiled).abs().max() < 1e-4 * eager.abs().max()
+        assert (eager - compiled).abs().max() < 1e-9 * eager.abs().max()

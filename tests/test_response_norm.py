@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch._inductor import metrics
 from torch.nn import functional as F
 
 from train.networks.response_norm import ResponseNorm, SpatialResponseNorm
@@ -112,6 +113,19 @@ class _Between(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.max_pool2d(self.within(self.across(F.relu(x))), 3, 2)
+
+
+@pytest.mark.soak
+def test_compiles_to_one_kernel_forward_and_two_back() -> None:
+    """With the ReLU before it. torch's own, which pools, takes a pass over memory for each step."""
+    norm = ResponseNorm(2, PRINTED)
+    compiled = torch.compile(lambda x: norm(F.relu(x)), fullgraph=True)
+    x = random(2, 16, 9, 9).contiguous(memory_format=torch.channels_last)
+    metrics.reset()
+    y = compiled(x.requires_grad_())
+    assert metrics.generated_kernel_count == 1
+    y.backward(torch.ones_like(y))
+    assert metrics.generated_kernel_count <= 3
 
 
 @pytest.mark.soak

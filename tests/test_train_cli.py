@@ -332,7 +332,7 @@ def test_a_printed_recipe_is_a_recipe_file(
 
 
 def test_an_unknown_recipe_to_print(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "there are demo" in failure(capsys, "recipes", "nothing")
+    assert "there are authors-2012, " in failure(capsys, "recipes", "nothing")
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(
