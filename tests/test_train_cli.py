@@ -6,6 +6,7 @@ import dataclasses
 import json
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -335,13 +336,17 @@ def test_an_unknown_recipe_to_print(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there are authors-2012, " in failure(capsys, "recipes", "nothing")
 
 
+@pytest.mark.parametrize(("times", "epoch_step"), [(1, 1), (2, 0)])
 def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(
     betons: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    times: int,
+    epoch_step: int,
 ) -> None:
-    from train import loop
+    """Once: the step ends and is kept. Twice: at once, and the epoch's beginning is kept."""
+    from train.step import Updater
 
     steps = 0
 
@@ -349,16 +354,18 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(
         nonlocal steps
         steps += 1
         if steps == 4:  # the first of the second epoch
-            raise KeyboardInterrupt
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
         return step(*arguments)
 
-    step = loop._step
-    monkeypatch.setattr(loop, "_step", interrupted)
+    step = Updater.step
+    monkeypatch.setattr(Updater, "step", interrupted)
     command = ["run", "--beton", betons / "train.beton", "--out", tmp_path, *TINY, *ONE_THREAD]
     assert call(*command) == 130  # 128 + SIGINT
     out, err = capsys.readouterr()
     assert out == ""
     assert "epoch 1/2" in err
     assert "Traceback" not in err
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == 1
+    kept = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert (kept["epoch"], kept["epoch_step"]) == (1, epoch_step)
     assert not list(tmp_path.glob("*.partial"))
