@@ -120,6 +120,18 @@ def numba_s_types_stay_as_they_are() -> None:
     loader.OSCacheManager = MappedFile
 
 
+def prepare(source: Path, out: Path) -> Path:
+    resize.resize(find_source(source), out, plan.Options(jobs=1, max_rejects=0.0))
+    stats.measure(out / "train", jobs=1)
+    return out
+
+
+def write_betons(prepared: Path, folder: Path) -> Path:
+    for split in ("train", "val"):
+        write.write_beton(prepared / split, folder / f"{split}.beton", "jpg", jobs=1)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SRC/train and SRC/val, three classes. Not to be changed by a test."""
@@ -129,19 +141,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prepared_set(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """OUT/train and OUT/val with cards, manifests and statistics. Not to be changed by a test."""
-    out = tmp_path_factory.mktemp("prepared") / "out"
-    resize.resize(find_source(source), out, plan.Options(jobs=1, max_rejects=0.0))
-    stats.measure(out / "train", jobs=1)
-    return out
+    return prepare(source, tmp_path_factory.mktemp("prepared") / "out")
 
 
 @pytest.fixture(scope="session")
 def betons(prepared_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.beton and val.beton and what lies beside them. Not to be changed."""
-    folder = tmp_path_factory.mktemp("betons")
-    for split in ("train", "val"):
-        write.write_beton(prepared_set / split, folder / f"{split}.beton", "jpg", jobs=1)
-    return folder
+    return write_betons(prepared_set, tmp_path_factory.mktemp("betons"))
 
 
 def noise_images(count: int, side: int, seed: int = 0) -> npt.NDArray[np.uint8]:
