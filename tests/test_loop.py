@@ -333,6 +333,13 @@ def test_weights_of_another_network_are_refused(
     assert "holds the weights of another network" in message
 
 
+def test_a_last_batch_too_small_for_batch_norm_is_refused(betons: Path, tmp_path: Path) -> None:
+    recipe = tiny("network=batch-norm", "batch=17", "epochs=1", "warmup_epochs=0")
+    message = refusal(settings_of(betons, tmp_path, recipe, val=False))
+    assert "18 images in batches of 17 leave 1 for the last step" in message
+    assert "--set batch=" in message
+
+
 def test_an_average_of_the_weights_is_kept_judged_and_resumed(
     betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def open_data(settings: RunSettings) -> Data:
 def start(settings: RunSettings, data: Data, processes: Processes, screen: Screen) -> State:
     """The network and optimiser at step 0, or as the run to resume left them."""
     recipe, device = settings.recipe, settings.device
+    _check_last_batch(settings, len(data.train), processes)
     network = networks.build(recipe, len(data.trained_on.wnids))
     origin = resume_from(settings)
     if settings.init is not None and origin is None:
@@ -81,6 +82,18 @@ def start(settings: RunSettings, data: Data, processes: Processes, screen: Scree
     if origin is not None:
         resume(state, origin, settings, data, screen)
     return state
+
+
+def _check_last_batch(settings: RunSettings, samples: int, processes: Processes) -> None:
+    """Batch norm of a layer without pixels, as in the network batch-norm, needs two images."""
+    batch = settings.recipe.batch
+    last = samples % batch or batch
+    least = last if settings.device.type == "cuda" else last // processes.world
+    if settings.recipe.network == "batch-norm" and least < 2:
+        raise UserError(
+            f"{samples} images in batches of {batch} leave {last} for the last step, too few for "
+            f"batch norm in {processes.world} process(es); give another --set batch="
+        )
 
 
 def _average(network: nn.Module, decay: float) -> AveragedModel | None:
