@@ -1,6 +1,7 @@
 """Checks every byte of a beton against its card and records, and decodes every picture.
 
-The card has a checksum of its own and names the sha256 of beton and records. What is not a record
+The card has a checksum of its own and names the sha256 of beton and records; statistics, where they
+lie beside, have one too, and name the pictures that they are of. What is not a record
 is made again from them and compared (prep.anatomy): labels in range, samples per class and every
 place follow. Each record has its crc32, so that what is damaged is named, not only found.
 """
@@ -56,13 +57,14 @@ class Checked:
 def verify(path: Path, jobs: int | None) -> Card:
     """Check the whole file; returns its card.
 
-    Raises UserError naming what is wrong: card or records; header, metadata, table or padding; a
-    sample with its class and offset; or, where all of that is right, the sha256.
+    Raises UserError naming what is wrong: card, records or statistics; header, metadata, table or
+    padding; a sample with its class and offset; or, where all of that is right, the sha256.
     """
     if not path.is_file():
         raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
     card = handover.read_beton_card(path)
     records = _read_records(path, card)
+    _check_statistics(path, card)
     layout = beton.plan_layout(records.size)
     digest = hashlib.sha256()
     with path.open("rb") as file, _naming(path):
@@ -108,6 +110,17 @@ def _read_records(path: Path, card: Card) -> Records:
                 "again or write the beton again"
             )
     return handover.read_records(place)
+
+
+def _check_statistics(path: Path, card: Card) -> None:
+    """Raises UserError when there are statistics beside a beton that are damaged or not of it."""
+    place = handover.stats_path(path)
+    if not place.exists():
+        return
+    if card.split == "train":
+        handover.read_statistics_of(card, place)
+    else:
+        handover.read_statistics(place)
 
 
 def _check_structure(file: BinaryIO, path: Path, layout: Layout, card: Card) -> None:
