@@ -42,8 +42,7 @@ def whole_file(path: Path, resume: bool = False) -> Iterator[Path]:
         if not resume:
             os.ftruncate(descriptor, 0)
         yield partial
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())
+        make_durable(partial)
         partial.replace(target_of(path))
         sync_folder(partial.parent)
     except BaseException as error:
@@ -195,6 +194,12 @@ def write_at(file: int, data: memoryview, offset: int) -> None:
     written = 0
     while written < len(data):
         written += os.pwrite(file, data[written:], offset + written)
+
+
+def make_durable(path: Path) -> None:
+    """Have a file's bytes on the disk."""
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -86,7 +86,7 @@ class Card:
 def write_card(card: Card, path: Path) -> None:
     """Write `card` as JSON with a checksum of its own; the same card gives the same bytes."""
     with whole_file(path) as partial:
-        partial.write_text(_card_text(dataclasses.asdict(card)), encoding="utf-8")
+        partial.write_text(card_text(card), encoding="utf-8")
 
 
 def read_card(path: Path) -> Card:
@@ -113,7 +113,7 @@ def read_card(path: Path) -> Card:
             "prepare the data again with this version"
         )
     values.pop("checksum", None)
-    if text != _card_text(values):
+    if text != _checked_text(values):
         raise UserError(
             f"{path} is not as it was written (its checksum differs); copy it again or make it "
             "again"
@@ -125,8 +125,12 @@ def read_card(path: Path) -> Card:
         raise UserError(f"{path} is not a whole card ({error}); make it again") from error
 
 
-def _card_text(values: dict[str, Any]) -> str:
+def card_text(card: Card) -> str:
     """A card as it is written: with a checksum, so that no byte of it changes unseen."""
+    return _checked_text(dataclasses.asdict(card))
+
+
+def _checked_text(values: dict[str, Any]) -> str:
     checksum = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     return json.dumps(values | {"checksum": checksum}, indent=1, sort_keys=True) + "\n"
 
@@ -182,9 +186,10 @@ class Records:
 
 
 def write_records(records: Records, path: Path) -> None:
+    """Write records into a file of prep.files.whole_file."""
     import numpy as np
 
-    with whole_file(path) as partial, partial.open("wb") as out:
+    with path.open("wb") as out:
         np.savez(out, ptr=records.ptr, size=records.size, crc32=records.crc32)
 
 
@@ -244,14 +249,8 @@ class Statistics:
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
-    """Write statistics; the same statistics give the same bytes."""
-    with whole_file(path) as partial:
-        save_statistics(statistics, partial)
-
-
-def save_statistics(statistics: Statistics, partial: Path) -> None:
-    """Write statistics to a file of prep.files.whole_file."""
-    npz.save(partial, {"format_version": STATISTICS_VERSION} | dataclasses.asdict(statistics))
+    """Write statistics into a file of prep.files.whole_file; equal ones give the same bytes."""
+    npz.save(path, {"format_version": STATISTICS_VERSION} | dataclasses.asdict(statistics))
 
 
 def read_statistics(path: Path) -> Statistics:
@@ -270,7 +269,7 @@ def read_statistics(path: Path) -> Statistics:
             f"{path} is not as it was written (its checksum differs); copy it again, or "
             f"{MEASURE_AGAIN}"
         )
-    values = {field.name: arrays[field.name] for field in dataclasses.fields(Statistics)}
+    values: dict[str, Any] = {f.name: arrays[f.name] for f in dataclasses.fields(Statistics)}
     return Statistics(**{name: v if v.ndim else v.item() for name, v in values.items()})
 
 

@@ -16,7 +16,6 @@ from prep.files import check_regular, reason
 from prep.program import UserError
 
 if TYPE_CHECKING:  # half the time of `prep --help` otherwise
-    import numpy as np
     import numpy.typing as npt
 
     Arrays = Mapping[str, npt.NDArray[Any]]
@@ -32,9 +31,10 @@ def save(path: Path, values: Mapping[str, Any]) -> None:
     """Write arrays, numbers and texts with their checksum; the same ones give the same bytes."""
     import numpy as np
 
-    arrays = {name: np.asarray(value) for name, value in values.items()}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()}
+    arrays[CHECKSUM] = np.asarray(checksum(arrays))
     with path.open("wb") as out:
-        np.savez(out, **arrays, **{CHECKSUM: np.asarray(checksum(arrays))})
+        np.savez(out, **arrays)
 
 
 def read(path: Path, forms: Forms, remedy: str) -> dict[str, npt.NDArray[Any]]:

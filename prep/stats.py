@@ -70,7 +70,7 @@ def measure(source: Path, jobs: int | None) -> Measured:
                 report(moments.count)
                 checkpoint.save_if_due(so_far)
         statistics = statistics_of(so_far.total, samples.card.pixels_id, samples.decoder)
-        handover.save_statistics(statistics, partial)
+        handover.write_statistics(statistics, partial)
         checkpoint.remove()  # not later: it may be another run's then
     return Measured(samples, statistics, resumed)
 
