@@ -205,7 +205,6 @@ def read_records(path: Path) -> Records:
 
 # --------------------------------------------------------------------------- statistics
 
-MEASURE_AGAIN = "run `prep stats` again, of OUT/train or of the beton itself"
 STATISTICS = {
     "format_version": ("i8", 0),
     "count": ("i8", 0),
@@ -258,16 +257,16 @@ def read_statistics(path: Path) -> Statistics:
 
     Raises UserError when missing, of another version, or when a byte is not as it was written.
     """
-    arrays = npz.read(path, STATISTICS, MEASURE_AGAIN)
+    remedy = _measure_again(path)
+    arrays = npz.read(path, STATISTICS, remedy)
     if (version := int(arrays["format_version"])) != STATISTICS_VERSION:
         raise UserError(
             f"{path} has format version {version}, this program reads {STATISTICS_VERSION}; "
-            f"{MEASURE_AGAIN}"
+            f"{remedy}"
         )
     if not npz.is_whole(arrays):
         raise UserError(
-            f"{path} is not as it was written (its checksum differs); copy it again, or "
-            f"{MEASURE_AGAIN}"
+            f"{path} is not as it was written (its checksum differs); copy it again, or {remedy}"
         )
     values: dict[str, Any] = {f.name: arrays[f.name] for f in dataclasses.fields(Statistics)}
     return Statistics(**{name: v if v.ndim else v.item() for name, v in values.items()})
@@ -282,6 +281,13 @@ def read_statistics_of(card: Card, path: Path) -> Statistics:
     if statistics.pixels_id != card.pixels_id:
         raise UserError(
             f"{path} is of other data (pixels_id {statistics.pixels_id[:12]}, the card says "
-            f"{card.pixels_id[:12]}); {MEASURE_AGAIN}"
+            f"{card.pixels_id[:12]}); {_measure_again(path)}"
         )
     return statistics
+
+
+def _measure_again(path: Path) -> str:
+    """The advice for statistics: of the beton that they lie beside, else of OUT/train."""
+    name = path.name.removesuffix(".stats.npz")
+    beton = path.with_name(f"{name}.beton")
+    return f"run `prep stats {beton if beton.exists() else path.with_name(name)}` again"

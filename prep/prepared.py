@@ -137,15 +137,19 @@ def read_unchanged(place: Place) -> bytes:
     return data
 
 
-def cannot_read(place: Place, error: OSError) -> UserError:
-    return UserError(
+class LostSampleError(UserError):
+    """A prepared sample is not there, or is another one than the manifest says."""
+
+
+def cannot_read(place: Place, error: OSError) -> LostSampleError:
+    return LostSampleError(
         f"{place.path} cannot be read: {error.strerror}; remove this prepared set and run "
         "`prep resize` again"
     )
 
 
-def has_changed(place: Place) -> UserError:
-    return UserError(
+def has_changed(place: Place) -> LostSampleError:
+    return LostSampleError(
         f"{place.path} has changed since it was prepared (crc32 differs from the manifest); "
         "remove this prepared set and run `prep resize` again"
     )

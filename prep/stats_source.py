@@ -57,7 +57,7 @@ def open_training(source: Path) -> Samples:
     if samples.card.split != "train":
         raise UserError(
             f"{source} is the {samples.card.split} split; statistics are of the training split "
-            f"only: give {'the beton of OUT/train' if is_beton else 'OUT/train'}"
+            f"only: give {'its beton' if is_beton else 'OUT/train'}"
         )
     if len(samples) == 0:
         raise UserError(f"{source} holds no samples; see rejects.jsonl beside the prepared set")

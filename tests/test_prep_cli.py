@@ -500,7 +500,7 @@ def test_a_validation_split_is_drawn_and_another_fraction_refused(
     ):
         ended = prep_program(*arguments, *changed, "--jobs", "1")
         assert ended.code == 1
-        was = "was prepared with val-fraction 0.5 of train with seed 0"
+        was = "was prepared with --val-fraction 0.5 of train with seed 0"
         assert f"{was}, this command says {named};" in ended.err
 
 

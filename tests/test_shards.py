@@ -118,7 +118,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bytes(
 
 
 def test_another_layout_is_refused_by_name(source: Path, tarred: Path) -> None:
-    with pytest.raises(UserError, match="was prepared with layout tar, this command says tree"):
+    with pytest.raises(UserError, match="was prepared with --layout tar, this command says tree"):
         run(source, tarred, layout="tree")
     assert all(summary.already_done for summary in run(source, tarred))
 
