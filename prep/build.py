@@ -27,8 +27,9 @@ from prep.build_split import STREAM, Streamed, stream_split
 from prep.claim import work_folder
 from prep.files import whole_file, without_partial
 from prep.finish import SplitSummary, already_done, card_of, check_splits, manifest_rows
+from prep.place import LostSampleError
 from prep.plan import BETON, Options, plan, refuse_other_plan
-from prep.prepared import LostSampleError, PreparedSplit
+from prep.prepared import PreparedSplit
 from prep.program import UserError
 from prep.sources.listing import Source
 from prep.stats import statistics_of

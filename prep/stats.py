@@ -19,7 +19,7 @@ from prep import handover, images
 from prep.files import whole_file
 from prep.handover import Statistics
 from prep.moments import Moments, sum_pictures
-from prep.prepared import Place
+from prep.place import Place
 from prep.progress import progress
 from prep.stats_resume import Checkpoint, name_of
 from prep.stats_source import Pixels, Read, Samples, open_training

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from prep import beton, handover, images, prepared
 from prep.beton import Beton
 from prep.handover import Card
-from prep.prepared import Place
+from prep.place import Place, read_unchanged
 from prep.program import UserError
 from prep.write import RAW_TOOL
 
@@ -81,7 +81,7 @@ def _of_prepared(folder: Path) -> Samples:
 
 def read_prepared(place: Place, slot: Pixels) -> None:
     """Raises UserError when the file is missing or is not the one that was prepared."""
-    _decode(prepared.read_unchanged(place), slot, place, PREPARE_AGAIN)
+    _decode(read_unchanged(place), slot, place, PREPARE_AGAIN)
 
 
 def _decode(data: bytes, slot: Pixels, place: Place, next_step: str) -> None:

@@ -16,8 +16,9 @@ from prep import resize_unit, stats, write
 from prep.finish import SplitSummary
 from prep.handover import read_card
 from prep.images import Settings
+from prep.place import read_unchanged
 from prep.plan import Options
-from prep.prepared import open_prepared, plan_of, read_unchanged
+from prep.prepared import open_prepared, plan_of
 from prep.program import UserError
 from prep.resize import resize
 from prep.sources import find_source, listing

@@ -20,7 +20,8 @@ from prep import images, stats
 from prep.handover import read_card, read_statistics
 from prep.manifest import load
 from prep.moments import Moments, moments_of
-from prep.prepared import Place, open_prepared
+from prep.place import Place
+from prep.prepared import open_prepared
 from prep.program import UserError
 from prep.stats_source import read_prepared
 from prep.tables import statistics_table
