@@ -32,7 +32,7 @@ from prep.options import (
     ValFraction,
     Which,
 )
-from prep.program import UserError, counted
+from prep.program import UserError, counted, rate, say
 
 if TYPE_CHECKING:
     from prep.finish import SplitSummary
@@ -65,12 +65,12 @@ def check(
         checked = 0
         for archive, right in stage.check_md5s(found, known, jobs) if known else ():
             checked += 1
-            typer.echo(f"{archive}: md5 {'right' if right else 'WRONG'}")
+            say(f"{archive}: md5 {'right' if right else 'WRONG'}")
             wrong += [] if right else [f"{archive} is not as published: its md5 is another"]
         if not checked:
-            typer.echo("md5: nothing to check, no archive with a known md5 is there")
+            say("md5: nothing to check, no archive with a known md5 is there")
     for sentence in wrong:
-        typer.echo(f"contradiction: {sentence}")
+        say(f"contradiction: {sentence}")
     if wrong:
         raise UserError(
             f"{source} {stage.verdict(known)} in {counted(len(wrong), 'way')}; mend it, or prepare "
@@ -212,21 +212,21 @@ def _tell(summaries: list[SplitSummary], out: Path, ending: str, seconds: float)
     """What became of each split, which is OUT/<split><ending>."""
     for summary in summaries:
         state = ", already prepared" if summary.already_done else ""
-        typer.echo(
-            f"{out / summary.split}{ending}: {summary.samples} images, {summary.rejected} "
-            f"rejected{state}"
+        say(
+            f"{out / summary.split}{ending}: {counted(summary.samples, 'image')}, "
+            f"{summary.rejected} rejected{state}"
         )
     done = sum(summary.done_now for summary in summaries)
     if done:
-        typer.echo(f"{done} pictures in {seconds:.1f} s, {done / seconds:,.0f} images/s")
+        say(f"{counted(done, 'picture')} in {seconds:.1f} s, {rate(done, seconds)}")
     if any(summary.rejected for summary in summaries):
-        typer.echo(f"rejected with their reasons: {out / 'rejects.jsonl'}")
+        say(f"rejected with their reasons: {out / 'rejects.jsonl'}")
 
 
 def _tell_skipped(source: Source) -> None:
     skipped = source.skipped
     if skipped.count:
-        typer.echo(
+        say(
             f"{counted(skipped.count, 'file')} passed over, such as {skipped.first}: no pictures "
             "by their names, or no regular files",
             err=True,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from prep.handover import Statistics
+from prep.program import counted
 from prep.sheet import font
 
 Pixels = npt.NDArray[np.uint8]
@@ -77,7 +78,8 @@ def _draw_mean(sheet: Image.Image, draw: ImageDraw.ImageDraw, statistics: Statis
     draw.text((MARGIN, MARGIN), "Mean image", fill="black", font=font(15))
     sheet.paste(_square(_displayed(statistics.mean_image), MEAN), (MARGIN, MARGIN + HEADING))
     red, green, blue = statistics.channel_mean
-    text = f"{statistics.count:,} images, mean red {red:.1f}, green {green:.1f}, blue {blue:.1f}"
+    count = counted(statistics.count, "image")
+    text = f"{count}, mean red {red:.1f}, green {green:.1f}, blue {blue:.1f}"
     top = MARGIN + HEADING + MEAN + 4
     draw.text((MARGIN, top), text, fill="black", font=font(12))
 

@@ -26,7 +26,7 @@ from prep.beton import Layout, Page
 from prep.handover import Card, Records
 from prep.order import labels_of
 from prep.page import jpeg_fault
-from prep.program import UserError
+from prep.program import UserError, counted
 from prep.progress import progress
 from prep.units import run_units
 
@@ -198,4 +198,4 @@ def _refuse_faults(path: Path, card: Card, checked: list[Checked]) -> None:
         label = int(labels_of(card)[sample])
         wnid = f"class {card.classes[label].wnid} ({card.name_of(label)})" if label >= 0 else ""
         fault = f"sample {sample} of {wnid or 'no class'} at offset {offset}: {fault}"
-    raise UserError(f"{path}: {count} damaged places; the first: {fault}; {REMEDY}")
+    raise UserError(f"{path}: {counted(count, 'damaged place')}; the first: {fault}; {REMEDY}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from conftest import CLASSES, small_jpeg
+from conftest import CLASSES, ODD_NAMES, small_jpeg
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -438,6 +438,32 @@ def test_names_in_square_brackets_are_shown_as_they_are(copy: Path, tmp_path: Pa
     result = runner.invoke(app, ["inspect", str(beton)], env={"COLUMNS": "400"})
     assert result.exit_code == 0
     assert str(beton) in result.output
+
+
+def test_odd_names_of_classes_pass_through_every_command(
+    tmp_path: Path, prep_program: Program
+) -> None:
+    names = [name[:60] for name in ODD_NAMES]
+    for number, name in enumerate(names):
+        (tmp_path / "src" / name).mkdir(parents=True)
+        (tmp_path / "src" / name / f"{number}.jpg").write_bytes(small_jpeg(number))
+    (tmp_path / "src" / "words.txt").write_text(f"{names[0]}\n$math$_{{x}}^2\tan \x1b[1mname\n")
+    beton, png = tmp_path / "d" / "train.beton", tmp_path / "x.png"
+    for arguments in (
+        ("check", tmp_path / "src", "-j1"),
+        ("build", tmp_path / "src", tmp_path / "d", "--size", "16", "-j1"),
+        ("stats", beton, "-j1"),
+        ("verify", beton, "-j1"),
+        ("inspect", beton, "--png", png),
+    ):
+        ended = prep_program(*arguments)
+        assert ended.code == 0, ended.err
+        assert not set(ended.out + ended.err) & {"\x1b", "\a", "\b", "\r", "\u202e", "\u2028"}
+    with Image.open(png) as picture:
+        assert picture.size == (1324, 304)
+    shown = " ".join(prep_program("inspect", beton).out.split())
+    assert "an \\x1b[1mname" in shown
+    assert "1 sample each" in shown
 
 
 # --------------------------------------------------------------------------- sources

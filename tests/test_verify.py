@@ -87,7 +87,7 @@ def test_a_flipped_bit_of_a_sample_is_named_with_class_and_offset(copy: Path) ->
         flip(copy, offset, bit)
         entry = card.classes[opened.labels[sample]]
         assert (
-            f"1 damaged places; the first: sample {sample} of class {entry.wnid} ({entry.name})"
+            f"1 damaged place; the first: sample {sample} of class {entry.wnid} ({entry.name})"
             f" at offset {ptr}: its bytes have changed" in message(copy)
         )
         flip(copy, offset, bit)
