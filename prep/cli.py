@@ -18,6 +18,7 @@ from prep.options import (
     PreparedFolder,
     ReadBack,
     SampleOrder,
+    seed_of,
 )
 from prep.program import UserError, counted, rate, say
 
@@ -108,7 +109,9 @@ def write_beton(
         SampleOrder,
         typer.Option(help="class: one class after the other; shuffled: once, from --seed."),
     ] = SampleOrder.by_class,
-    seed: Annotated[int, typer.Option(min=0, help="Of --order shuffled.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of --order shuffled.", show_default="0")
+    ] = None,
     verify: Annotated[
         ReadBack,
         typer.Option(help="What is read back. structure: checksums, headers; decode: all of it."),
@@ -124,12 +127,13 @@ def write_beton(
 
     started = time.monotonic()
     shuffled = order is SampleOrder.shuffled
+    drawn_from = seed_of(seed, "--order shuffled", wanted=shuffled)
     written = write(
         folder,
         beton,
         mode.value,
         jobs,
-        Order(order.value, seed if shuffled else None),
+        Order(order.value, drawn_from if shuffled else None),
         decode=verify is ReadBack.decode,
     )
     card, seconds = written.card, time.monotonic() - started

@@ -31,6 +31,7 @@ from prep.options import (
     TruncatedRule,
     ValFraction,
     Which,
+    seed_of,
 )
 from prep.program import UserError, counted, rate, say
 
@@ -92,7 +93,7 @@ def resize(
     ] = Layout.tree,
     split: SplitName = Which.all,
     val_fraction: ValFraction = None,
-    seed: DivisionSeed = 0,
+    seed: DivisionSeed = None,
     manifest: ManifestName = None,
     partial: Partial = False,
     clutter: Clutter = False,
@@ -132,7 +133,7 @@ def build(
     on_truncated: TruncatedRule = OnTruncated.reject,
     split: SplitName = Which.all,
     val_fraction: ValFraction = None,
-    seed: DivisionSeed = 0,
+    seed: DivisionSeed = None,
     manifest: ManifestName = None,
     partial: Partial = False,
     clutter: Clutter = False,
@@ -159,7 +160,7 @@ def _found(
     source: Path,
     split: Which,
     val_fraction: float | None,
-    seed: int,
+    seed: int | None,
     manifest: str | None,
     partial: bool,
     clutter: bool,
@@ -173,6 +174,7 @@ def _found(
     from prep.sources import find_source
     from prep.sources.divide import with_validation
 
+    drawn_from = seed_of(seed, "--val-fraction", wanted=bool(val_fraction))
     known = _manifest_named(manifest)
     listed = Which.all.splits if val_fraction else split.splits  # divided first, dropped then
     found = find_source(source, listed, known, clutter, jobs)
@@ -182,7 +184,7 @@ def _found(
         checks.refuse_contradictions(found, known, listed)
     found = checks.named(found, known)
     if val_fraction:
-        found = with_validation(found, val_fraction, seed, split.splits)
+        found = with_validation(found, val_fraction, drawn_from, split.splits)
     return found, known
 
 
@@ -229,6 +231,12 @@ def _tell_skipped(source: Source) -> None:
         say(
             f"{counted(skipped.count, 'file')} passed over, such as {skipped.first}: no pictures "
             "by their names, or no regular files",
+            err=True,
+        )
+    if skipped.hidden:
+        say(
+            f"{counted(len(skipped.hidden), 'folder')} of pictures passed over, such as "
+            f"{skipped.hidden[0]}: names that begin with a dot are hidden ones",
             err=True,
         )
 

@@ -168,6 +168,10 @@ def test_prep_as_a_whole_loads_neither_torch_nor_ffcv() -> None:
         ["write-beton", "a", "b.beton", "--mode", "png"],
         ["write-beton", "a", "b.beton", "--order", "random"],
         ["write-beton", "a", "b.beton", "--seed", "-1"],
+        ["write-beton", "a", "b.beton", "--seed", "0"],
+        ["write-beton", "a", "b.beton", "--seed", "3", "--order", "class"],
+        ["resize", "a", "b", "--seed", "3"],
+        ["build", "a", "b", "--seed", "3", "--val-fraction", "0"],
         ["write-beton", "a", "b.beton", "--verify", "no"],
         ["stats"],
         ["verify"],
@@ -179,6 +183,12 @@ def test_a_wrong_option_exits_2(arguments: list[str]) -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "Usage: " in result.stderr
+
+
+def test_a_seed_of_nothing_says_what_it_is_of() -> None:
+    for command, what in (("write-beton", "--order shuffled"), ("resize", "--val-fraction")):
+        result = CliRunner().invoke(app, [command, "a", "b.beton", "--seed", "3"])
+        assert f"--seed 3 is of {what}; give both, or neither" in result.stderr
 
 
 # --------------------------------------------------------------------------- failures: 1
@@ -420,6 +430,9 @@ def test_rejects_and_files_passed_over_are_told(source: Path, tmp_path: Path) ->
     src = Path(shutil.copytree(source, tmp_path / "src"))
     (src / "train" / CLASSES[0] / "bad.png").write_bytes(b"no picture")
     (src / "train" / CLASSES[0] / "notes.txt").write_text("no picture by its name")
+    shutil.copytree(src / "train" / CLASSES[1], src / "train" / ".old")
+    (src / "train" / ".git").mkdir()
+    (src / "train" / ".git" / "config").write_text("no picture")
     arguments = ["resize", str(src), str(tmp_path / "out"), "--size", "32", "--jobs", "1"]
     result = CliRunner().invoke(app, arguments)
     assert "1 of 19 pictures of train were rejected" in str(result.exception)
@@ -428,6 +441,7 @@ def test_rejects_and_files_passed_over_are_told(source: Path, tmp_path: Path) ->
     assert "18 images, 1 rejected\n" in result.stdout
     assert f"rejected with their reasons: {tmp_path / 'out' / 'rejects.jsonl'}" in result.stdout
     assert f"1 file passed over, such as train/{CLASSES[0]}/notes.txt" in result.stderr
+    assert "1 folder of pictures passed over, such as train/.old: names that beg" in result.stderr
 
 
 def test_names_in_square_brackets_are_shown_as_they_are(copy: Path, tmp_path: Path) -> None:
