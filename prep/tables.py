@@ -94,7 +94,7 @@ def card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table
     rows = {
         "split": card.split,
         "samples": f"{card.samples:,}",
-        "classes": f"{len(counts)}, {spread} each" if most else f"{len(counts)}, unlabelled",
+        "classes": f"{len(counts):,}, {spread} each" if most else f"{len(counts):,}, unlabelled",
         "first classes": ", ".join(names) + (", ..." if len(counts) > len(names) else ""),
         "image": f"{card.side}x{card.side}x3, {STORED[card.mode]} quality {card.quality}",
         "resized by": f"{card.backend}: {card.filter}; {card.fit}, EXIF orientation: {card.exif}",

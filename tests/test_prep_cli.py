@@ -387,6 +387,9 @@ def test_missing_statistics_are_a_warning_that_says_what_to_run(copy: Path, tmp_
     )
     assert result.exit_code == 0
     assert f"run `prep stats {copy / 'train'}`" in result.stderr
+    result = CliRunner().invoke(app, ["verify", str(tmp_path / "t.beton"), "-j1"])
+    assert result.exit_code == 0
+    assert f"run `prep stats {tmp_path / 't.beton'}`" in result.stderr
     result = CliRunner().invoke(app, ["write-beton", str(copy / "val"), str(tmp_path / "v.beton")])
     assert result.stderr == ""
 
