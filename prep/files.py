@@ -14,10 +14,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from prep.program import UserError
+from prep.program import NO_ROOM, UserError
 
 AT_THE_END = 1 << 16  # bytes to ask for where no more should be: much memory would take 40 us
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 INTERRUPTED = 130  # exit code after Ctrl-C, 128 + SIGINT
 TERMINATED = 143  # exit code after SIGTERM, 128 + SIGTERM
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(Exception):
@@ -109,7 +110,7 @@ def _message(error: UserError | OSError) -> str:
     if isinstance(error, UserError):
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
-    if error.errno == errno.ENOSPC:
+    if error.errno in NO_ROOM:
         advice = "make room, then run the same command again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         advice = "give a place that this user may read and write"

@@ -79,9 +79,8 @@ def write_beton(
 
 def refuse_empty(split: PreparedSplit) -> None:
     if len(split) == 0:
-        raise UserError(
-            f"{split.folder} holds no samples; see {split.folder.with_name('rejects.jsonl')}"
-        )
+        rejects = prepared.split_card_path(split.folder).with_name("rejects.jsonl")
+        raise UserError(f"{split.folder} holds no samples; see {rejects}")
 
 
 def _refuse_large(side: int) -> None:

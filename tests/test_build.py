@@ -108,6 +108,14 @@ def run(
     )
 
 
+def stop_at_the_end(root: Path, dest: Path) -> None:
+    """Have all samples in the streams, and no beton yet."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(build, "check_splits", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(root, dest)
+
+
 def three_steps(root: Path, folder: Path) -> Path:
     source = find_source(root)
     resize.resize(source, folder / "out", Options(settings=SMALL, jobs=1, max_rejects=1.0))
@@ -231,13 +239,10 @@ def test_an_error_at_the_end_costs_no_pictures(
 @pytest.mark.parametrize("lost", ["beton", "sums.checkpoint", "000000.parquet"])
 @pytest.mark.parametrize("damaged", [False, True])
 def test_what_was_lost_of_a_killed_run_is_done_again(
-    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str, damaged: bool
+    src: Path, tmp_path: Path, lost: str, damaged: bool
 ) -> None:
     run(src, tmp_path / "whole")
-    with monkeypatch.context() as patched:
-        patched.setattr(build, "check_splits", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(src, tmp_path / "out")
+    stop_at_the_end(src, tmp_path / "out")
     path = tmp_path / "out" / ".prep" / "train" / lost
     if damaged:
         path.write_bytes(path.read_bytes()[:50])
@@ -247,13 +252,8 @@ def test_what_was_lost_of_a_killed_run_is_done_again(
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_a_stream_that_has_changed_is_named_and_not_taken(
-    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(build, "check_splits", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(src, tmp_path)
+def test_a_stream_that_has_changed_is_named_and_not_taken(src: Path, tmp_path: Path) -> None:
+    stop_at_the_end(src, tmp_path)
     path = tmp_path / ".prep" / "train" / "beton"
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
@@ -366,13 +366,8 @@ def test_a_changed_option_is_named(src: Path, tmp_path: Path) -> None:
         run(src, tmp_path / "out")
 
 
-def test_a_changed_option_is_named_halfway(
-    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(build, "check_splits", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(src, tmp_path / "out")
+def test_a_changed_option_is_named_halfway(src: Path, tmp_path: Path) -> None:
+    stop_at_the_end(src, tmp_path / "out")
     with pytest.raises(
         UserError, match=r"\.prep/train was prepared with --quality 95, this command says 90"
     ):
