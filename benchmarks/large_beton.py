@@ -38,6 +38,7 @@ from benchmarks.report import tell
 from prep import handover, images, prepared
 from prep.handover import ClassEntry
 from prep.manifest import load
+from prep.place import read_unchanged
 from prep.sources.tars import members, size_of
 
 IMAGES = 1_281_167
@@ -70,7 +71,7 @@ def build(pictures: Path, folder: Path, count: int, largest: int | None) -> int:
     folder.mkdir(parents=True)
     tables, digests = [], []
     for label, (entry, total, share) in enumerate(zip(known, counts, shares, strict=True)):
-        data = [prepared.read_unchanged(given.places(i, i + 1)[0]) for i in share.tolist()]
+        data = [read_unchanged(given.places(i, i + 1)[0]) for i in share.tolist()]
         tar = write_tar(folder / f"{entry.folder}.tar", data)
         tables.append(manifest_rows(entry.folder, label, total, tar))
         digests += list(itertools.islice(itertools.cycle(tar.digests), total))

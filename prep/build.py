@@ -27,7 +27,8 @@ from prep.build_split import STREAM, Streamed, stream_split
 from prep.claim import work_folder
 from prep.files import whole_file, without_partial
 from prep.finish import SplitSummary, already_done, card_of, check_splits, manifest_rows
-from prep.plan import Options, plan, refuse_other_plan
+from prep.place import LostSampleError
+from prep.plan import BETON, Options, plan, refuse_other_plan
 from prep.prepared import PreparedSplit
 from prep.program import UserError
 from prep.sources.listing import Source
@@ -54,9 +55,7 @@ def build(source: Source, dest: Path, options: Options) -> list[SplitSummary]:
         contextlib.ExitStack() as open_streams,
     ):
         done: dict[str, Streamed | None] = {}
-        plans = {
-            split: plan(source, split, options) | {"layout": "beton"} for split in source.splits
-        }
+        plans = {split: plan(source, split, options) | {"layout": BETON} for split in source.splits}
         for split, wanted in plans.items():
             if _begin(dest / split, work / split, wanted):
                 named = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
@@ -81,29 +80,35 @@ def build(source: Source, dest: Path, options: Options) -> list[SplitSummary]:
 def _begin(name: Path, work: Path, wanted: dict[str, Any]) -> bool:
     """Whether the files that are called `name`, DEST/<split>, are still to be made.
 
-    Raises UserError when there are some that were made otherwise.
+    Raises UserError when there are some that were made otherwise, or finished ones lack statistics.
     """
     plan_file = work / "plan.json"
     beton = name.with_name(name.name + ".beton")
-    files = [
-        *(beton, handover.card_path(beton), handover.records_path(beton)),
-        prepared.manifest_path(name),
+    card, statistics = handover.card_path(beton), handover.stats_path(beton)
+    files = [beton, card, handover.records_path(beton), prepared.manifest_path(name)]
+    there = [
+        path
+        for path in (*files, name, *([statistics] if name.name == "train" else []))
+        if path.exists() or path.is_symlink()
     ]
-    there = [path for path in (*files, name) if path.exists()]
-    if there == files and handover.read_card(files[1]).sha256:  # which comes last
+    if there in (files, [*files, statistics]) and (made := handover.read_card(card)).sha256:
         refuse_other_plan(prepared.plan_of(name), wanted, beton, finished=True)
+        if name.name == "train":
+            handover.read_statistics_of(made, statistics)
         shutil.rmtree(work, ignore_errors=True)
         return False
     if plan_file.exists():
-        refuse_other_plan(json.loads(plan_file.read_text()), wanted, name, finished=False)
+        refuse_other_plan(json.loads(plan_file.read_text()), wanted, work, finished=False)
         stream = work / STREAM
         if beton.exists() and stream.exists() and beton.samefile(stream):
             beton.unlink()  # a run was killed before its card; the stream has it all
         return True
     if there:
+        gone = [path for path in files if path not in there]
         raise UserError(
-            f"{there[0]} is there and was not made by this command, or others of its files are "
-            f"gone; give another DEST, or remove what is called {name.name}"
+            f"{there[0]} is there and was not made by this command"
+            f"{f', or {gone[0]} is gone' if gone else ''}; give another folder than {name.parent}, "
+            f"or remove what is called {name.name} in it"
         )
     work.mkdir(exist_ok=True)
     with whole_file(plan_file) as partial:
@@ -126,7 +131,14 @@ def _finish(
     partial = without_partial(beton)
     done.stream.link(partial, plan_layout(samples.sizes.astype(np.uint64)).data_start)
     claim_all(partial, samples)
-    write_split(samples, statistics, beton, "jpg", options.jobs)
+    try:
+        write_split(samples, statistics, beton, "jpg", options.jobs)
+    except LostSampleError as error:  # there are no files to take it from again
+        raise UserError(
+            f"{done.journal.folder / STREAM} has changed since it was written; the disk or memory "
+            f"is faulty: check it, then remove {done.journal.folder} and what is called {split} in "
+            f"{name.parent}, and run the same command again"
+        ) from error
     return SplitSummary(
         split,
         len(samples),

@@ -18,8 +18,9 @@ from prep.options import (
     PreparedFolder,
     ReadBack,
     SampleOrder,
+    seed_of,
 )
-from prep.program import UserError
+from prep.program import UserError, counted, rate, say
 
 app = typer.Typer(
     name="prep",
@@ -63,7 +64,8 @@ def sample(
     with progress("sample", classes * (per_class + val_per_class)) as report:
         drawn = draw_sample(out, classes, per_class, val_per_class, seed, jobs, report)
     odd = ", ".join(f"{count} {kind}" for kind, count in drawn.odd.items())
-    typer.echo(f"{out}: {drawn.images} pictures in {drawn.classes} classes, among them {odd}")
+    pictures = f"{counted(drawn.images, 'picture')} in {counted(drawn.classes, 'class')}"
+    say(f"{out}: {pictures}, among them {odd}")
 
 
 app.command()(cli_source.check)
@@ -87,13 +89,13 @@ def stats(source: Measurable, png: Png = None, jobs: Jobs = None) -> None:
     print_table(statistics_table(statistics, published_statistics(classes)))
     done = statistics.count - resumed
     earlier = f", {resumed} more by an earlier run" if resumed else ""
-    typer.echo(
-        f"{samples.output}: {done} images in {seconds:.1f} s, {done / seconds:,.0f} images/s"
+    say(
+        f"{samples.output}: {counted(done, 'image')} in {seconds:.1f} s, {rate(done, seconds)}"
         f"{earlier}"
     )
     if png is not None:
         sheet.save_png(stats_sheet.statistics_sheet(statistics, samples.picture(0)), png)
-        typer.echo(f"mean image, axes and colour noise: {png}")
+        say(f"mean image, axes and colour noise: {png}")
 
 
 @app.command()
@@ -107,7 +109,9 @@ def write_beton(
         SampleOrder,
         typer.Option(help="class: one class after the other; shuffled: once, from --seed."),
     ] = SampleOrder.by_class,
-    seed: Annotated[int, typer.Option(min=0, help="Of --order shuffled.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of --order shuffled.", show_default="0")
+    ] = None,
     verify: Annotated[
         ReadBack,
         typer.Option(help="What is read back. structure: checksums, headers; decode: all of it."),
@@ -123,24 +127,25 @@ def write_beton(
 
     started = time.monotonic()
     shuffled = order is SampleOrder.shuffled
+    drawn_from = seed_of(seed, "--order shuffled", wanted=shuffled)
     written = write(
         folder,
         beton,
         mode.value,
         jobs,
-        Order(order.value, seed if shuffled else None),
+        Order(order.value, drawn_from if shuffled else None),
         decode=verify is ReadBack.decode,
     )
     card, seconds = written.card, time.monotonic() - started
     size = beton.stat().st_size
-    typer.echo(
-        f"{beton}: {card.samples} samples, {size / 1e6:,.1f} MB in {seconds:.1f} s, "
-        f"{card.samples / seconds:,.0f} images/s"
+    say(
+        f"{beton}: {counted(card.samples, 'sample')}, {size / 1e6:,.1f} MB in {seconds:.1f} s, "
+        f"{rate(card.samples, seconds)}"
     )
     if written.kept:
-        typer.echo(f"{written.kept} of them were there, written by a run that was stopped")
+        say(f"{written.kept} of them were there, written by a run that was stopped")
     if card.split == "train" and not written.has_statistics:
-        typer.echo(
+        say(
             f"warning: {folder.parent / 'train.stats.npz'} is missing, and training needs it: run "
             f"`prep stats {folder}`, then this command again",
             err=True,
@@ -150,15 +155,22 @@ def write_beton(
 @app.command()
 def verify(beton: BetonFile, jobs: Jobs = None) -> None:
     """Check every byte and sample of a beton. Also that every picture decodes."""
+    from prep.handover import stats_path
     from prep.verify import verify as check
 
     started = time.monotonic()
     card = check(beton, jobs)
     seconds = time.monotonic() - started
-    typer.echo(
-        f"{beton}: {card.samples} samples whole, sha256 {card.sha256}; {seconds:.1f} s, "
-        f"{card.samples / seconds:,.0f} images/s"
+    say(
+        f"{beton}: {counted(card.samples, 'sample')} whole, sha256 {card.sha256}; {seconds:.1f} s, "
+        f"{rate(card.samples, seconds)}"
     )
+    if card.split == "train" and not stats_path(beton).exists():
+        say(
+            f"warning: {stats_path(beton)} is missing, and training needs it: run "
+            f"`prep stats {beton}`",
+            err=True,
+        )
 
 
 @app.command()
@@ -182,7 +194,7 @@ def inspect(
     print_table(card_table(beton, card, opened.layout.size))
     if png is not None:
         sheet.save_png(sheet.beton_sheet(opened, card), png)
-        typer.echo(f"contact sheet: {png}")
+        say(f"contact sheet: {png}")
 
 
 def main() -> None:

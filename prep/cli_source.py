@@ -31,8 +31,9 @@ from prep.options import (
     TruncatedRule,
     ValFraction,
     Which,
+    seed_of,
 )
-from prep.program import UserError, counted
+from prep.program import UserError, counted, rate, say
 
 if TYPE_CHECKING:
     from prep.finish import SplitSummary
@@ -65,12 +66,12 @@ def check(
         checked = 0
         for archive, right in stage.check_md5s(found, known, jobs) if known else ():
             checked += 1
-            typer.echo(f"{archive}: md5 {'right' if right else 'WRONG'}")
+            say(f"{archive}: md5 {'right' if right else 'WRONG'}")
             wrong += [] if right else [f"{archive} is not as published: its md5 is another"]
         if not checked:
-            typer.echo("md5: nothing to check, no archive with a known md5 is there")
+            say("md5: nothing to check, no archive with a known md5 is there")
     for sentence in wrong:
-        typer.echo(f"contradiction: {sentence}")
+        say(f"contradiction: {sentence}")
     if wrong:
         raise UserError(
             f"{source} {stage.verdict(known)} in {counted(len(wrong), 'way')}; mend it, or prepare "
@@ -92,7 +93,7 @@ def resize(
     ] = Layout.tree,
     split: SplitName = Which.all,
     val_fraction: ValFraction = None,
-    seed: DivisionSeed = 0,
+    seed: DivisionSeed = None,
     manifest: ManifestName = None,
     partial: Partial = False,
     clutter: Clutter = False,
@@ -132,7 +133,7 @@ def build(
     on_truncated: TruncatedRule = OnTruncated.reject,
     split: SplitName = Which.all,
     val_fraction: ValFraction = None,
-    seed: DivisionSeed = 0,
+    seed: DivisionSeed = None,
     manifest: ManifestName = None,
     partial: Partial = False,
     clutter: Clutter = False,
@@ -159,7 +160,7 @@ def _found(
     source: Path,
     split: Which,
     val_fraction: float | None,
-    seed: int,
+    seed: int | None,
     manifest: str | None,
     partial: bool,
     clutter: bool,
@@ -173,6 +174,7 @@ def _found(
     from prep.sources import find_source
     from prep.sources.divide import with_validation
 
+    drawn_from = seed_of(seed, "--val-fraction", wanted=bool(val_fraction))
     known = _manifest_named(manifest)
     listed = Which.all.splits if val_fraction else split.splits  # divided first, dropped then
     found = find_source(source, listed, known, clutter, jobs)
@@ -182,7 +184,7 @@ def _found(
         checks.refuse_contradictions(found, known, listed)
     found = checks.named(found, known)
     if val_fraction:
-        found = with_validation(found, val_fraction, seed, split.splits)
+        found = with_validation(found, val_fraction, drawn_from, split.splits)
     return found, known
 
 
@@ -212,23 +214,29 @@ def _tell(summaries: list[SplitSummary], out: Path, ending: str, seconds: float)
     """What became of each split, which is OUT/<split><ending>."""
     for summary in summaries:
         state = ", already prepared" if summary.already_done else ""
-        typer.echo(
-            f"{out / summary.split}{ending}: {summary.samples} images, {summary.rejected} "
-            f"rejected{state}"
+        say(
+            f"{out / summary.split}{ending}: {counted(summary.samples, 'image')}, "
+            f"{summary.rejected} rejected{state}"
         )
     done = sum(summary.done_now for summary in summaries)
     if done:
-        typer.echo(f"{done} pictures in {seconds:.1f} s, {done / seconds:,.0f} images/s")
+        say(f"{counted(done, 'picture')} in {seconds:.1f} s, {rate(done, seconds)}")
     if any(summary.rejected for summary in summaries):
-        typer.echo(f"rejected with their reasons: {out / 'rejects.jsonl'}")
+        say(f"rejected with their reasons: {out / 'rejects.jsonl'}")
 
 
 def _tell_skipped(source: Source) -> None:
     skipped = source.skipped
     if skipped.count:
-        typer.echo(
+        say(
             f"{counted(skipped.count, 'file')} passed over, such as {skipped.first}: no pictures "
             "by their names, or no regular files",
+            err=True,
+        )
+    if skipped.hidden:
+        say(
+            f"{counted(len(skipped.hidden), 'folder')} of pictures passed over, such as "
+            f"{skipped.hidden[0]}: names that begin with a dot are hidden ones",
             err=True,
         )
 

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from prep.program import UserError
+from prep.program import NO_ROOM, UserError
 
 AT_THE_END = 1 << 16  # bytes to ask for where no more should be: much memory would take 40 us
 
@@ -25,22 +25,27 @@ def whole_file(path: Path, resume: bool = False) -> Iterator[Path]:
 
     The file is on disk before it has its name. When the block raises, the temporary file is
     removed and `path` is left as it was. A second writer of the same path is refused. With
-    `resume` the temporary file holds what a killed run has written into it, and Ctrl-C leaves it.
+    `resume` the temporary file holds what a killed run has written into it, and Ctrl-C or a full
+    disk leaves it.
 
-    Raises UserError when another process is writing `path` or the folder cannot be written.
+    Where `path` is a symbolic link, all of this happens at its target, and the link stays: a
+    beton may be given room on another disk.
+
+    Raises UserError when another process is writing `path`, the folder cannot be written, or
+    something that is no file has the name.
     """
-    partial = path.with_name(path.name + ".partial")
+    refuse_other_kinds(path)
+    partial = partial_of(path)
     descriptor = _locked_file(partial, path)
     try:
         if not resume:
             os.ftruncate(descriptor, 0)
         yield partial
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-        sync_folder(path.parent)
+        make_durable(partial)
+        partial.replace(target_of(path))
+        sync_folder(partial.parent)
     except BaseException as error:
-        if isinstance(error, Exception) or not resume:
+        if not (resume and _can_go_on(error)):
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # a write names no file
             error.filename = str(path)
@@ -49,12 +54,30 @@ def whole_file(path: Path, resume: bool = False) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def _can_go_on(error: BaseException) -> bool:
+    """Whether the same command can go on later: it was stopped, or the disk was full."""
+    if isinstance(error, OSError):
+        return error.errno in NO_ROOM
+    return not isinstance(error, Exception)
+
+
+def target_of(path: Path) -> Path:
+    """`path`, or where it leads when it is a symbolic link."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def partial_of(path: Path) -> Path:
+    """The temporary file of `path`."""
+    target = target_of(path)
+    return target.with_name(target.name + ".partial")
+
+
 def without_partial(path: Path) -> Path:
     """The temporary file of `path`, removed if a killed run has left it.
 
     Raises UserError when another process is writing `path`.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(partial, os.O_RDWR)
         _lock(descriptor, path)
@@ -116,8 +139,7 @@ def read_regular(path: Path | str, limit: int = 1 << 24) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        _check_kind(about.st_mode, path)
         data = os.read(descriptor, min(about.st_size, limit) + 1)
         while len(data) <= limit and (
             more := os.read(descriptor, min(limit + 1 - len(data), AT_THE_END))
@@ -130,11 +152,53 @@ def read_regular(path: Path | str, limit: int = 1 << 24) -> bytes:
         os.close(descriptor)
 
 
+def check_regular(path: Path) -> None:
+    """Raises OSError, as read_regular, for what is no file or is not there."""
+    _check_kind(path.stat().st_mode, path)
+
+
+def _check_kind(mode: int, path: Path | str) -> None:
+    if kind := _other_kind(mode):
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+
+
+def reason(error: Exception) -> str:
+    """What an error says, without the number and the path that an OSError's text has."""
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+def refuse_other_kinds(path: Path) -> None:
+    """Raises UserError when `path`, where a file is to be written, is there and is none."""
+    try:
+        kind = _other_kind(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if kind:
+        raise UserError(f"cannot write {path}: it is {kind}; remove it, or give another name")
+
+
+def _other_kind(mode: int) -> str:
+    """What a thing in a file system is, when it is no file."""
+    if stat.S_ISREG(mode):
+        return ""
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+
+
 def write_at(file: int, data: memoryview, offset: int) -> None:
     """Write all of `data` into an open file: a nearly full disk takes a part before it refuses."""
     written = 0
     while written < len(data):
         written += os.pwrite(file, data[written:], offset + written)
+
+
+def make_durable(path: Path) -> None:
+    """Have a file's bytes on the disk."""
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -101,7 +101,8 @@ def _check_rejects(
             f"{len(rejected)} of {total} pictures of {folder.name} were rejected, more than "
             f"--max-rejects {max_rejects:g} allows; the first is {first['source']}: "
             f"{first['reason']}; all are in {folder.parent / 'rejects.jsonl'}: run the same "
-            "command with a larger --max-rejects, or mend them and give another OUT"
+            "command with a larger --max-rejects, or mend them and give another folder than "
+            f"{folder.parent}"
         )
 
 

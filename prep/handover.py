@@ -1,6 +1,6 @@
 """What prep hands to train: file names, dtypes, versions.
 
-Owned by prep, imported by train; numpy, the standard library and prep.files only.
+Owned by prep, imported by train; numpy, the standard library, prep.files and prep.npz only.
 
 A prepared set is `OUT/<split>/` (images), `OUT/<split>.parquet` (manifest), `OUT/<split>.json`
 (card) and `OUT/train.stats.npz`. A beton `DIR/NAME.beton` has beside it `NAME.json` (card),
@@ -16,14 +16,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prep.files import whole_file
+from prep import npz
+from prep.files import read_regular, reason, whole_file
 from prep.program import UserError
 
 if TYPE_CHECKING:  # half the time of `prep --help` otherwise
     import numpy as np
     import numpy.typing as npt
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 3  # of a card
+STATISTICS_VERSION = 4
+LARGEST_CARD = 1 << 28  # bytes; that of ImageNet has 100 KB
 UNLABELLED = -1  # the label of pictures in a test split whose labels are not published
 
 
@@ -83,7 +86,7 @@ class Card:
 def write_card(card: Card, path: Path) -> None:
     """Write `card` as JSON with a checksum of its own; the same card gives the same bytes."""
     with whole_file(path) as partial:
-        partial.write_text(_card_text(dataclasses.asdict(card)), encoding="utf-8")
+        partial.write_text(card_text(card), encoding="utf-8")
 
 
 def read_card(path: Path) -> Card:
@@ -92,7 +95,7 @@ def read_card(path: Path) -> Card:
     Raises UserError when it is missing, of another version, not a card or not as it was written.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, LARGEST_CARD).decode("utf-8")
         values: dict[str, Any] = json.loads(text)
     except FileNotFoundError as error:
         raise UserError(
@@ -100,7 +103,9 @@ def read_card(path: Path) -> Card:
             "run them again or copy the card along"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a card ({error}); make it again") from error
+        raise UserError(
+            f"{path} cannot be read as a card ({reason(error)}); make it again"
+        ) from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(
@@ -108,7 +113,7 @@ def read_card(path: Path) -> Card:
             "prepare the data again with this version"
         )
     values.pop("checksum", None)
-    if text != _card_text(values):
+    if text != _checked_text(values):
         raise UserError(
             f"{path} is not as it was written (its checksum differs); copy it again or make it "
             "again"
@@ -120,8 +125,12 @@ def read_card(path: Path) -> Card:
         raise UserError(f"{path} is not a whole card ({error}); make it again") from error
 
 
-def _card_text(values: dict[str, Any]) -> str:
+def card_text(card: Card) -> str:
     """A card as it is written: with a checksum, so that no byte of it changes unseen."""
+    return _checked_text(dataclasses.asdict(card))
+
+
+def _checked_text(values: dict[str, Any]) -> str:
     checksum = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     return json.dumps(values | {"checksum": checksum}, indent=1, sort_keys=True) + "\n"
 
@@ -177,22 +186,36 @@ class Records:
 
 
 def write_records(records: Records, path: Path) -> None:
+    """Write records into a file of prep.files.whole_file."""
     import numpy as np
 
-    with whole_file(path) as partial, partial.open("wb") as out:
+    with path.open("wb") as out:
         np.savez(out, ptr=records.ptr, size=records.size, crc32=records.crc32)
 
 
 def read_records(path: Path) -> Records:
     """Read a records file. Raises UserError when it is missing or damaged."""
-    arrays = _read_npz(path, "write the beton again with `prep write-beton`")
-    try:
-        return Records(ptr=arrays["ptr"], size=arrays["size"], crc32=arrays["crc32"])
-    except KeyError as error:
-        raise UserError(f"{path} lacks {error}; write the beton again") from error
+    remedy = "write the beton again with `prep write-beton`"
+    arrays = npz.read(path, {"ptr": ("u8", 1), "size": ("u8", 1), "crc32": ("u4", 1)}, remedy)
+    found = Records(ptr=arrays["ptr"], size=arrays["size"], crc32=arrays["crc32"])
+    if not len(found.ptr) == len(found.size) == len(found.crc32):
+        raise UserError(f"{path} is damaged (its arrays differ in length); {remedy}")
+    return found
 
 
 # --------------------------------------------------------------------------- statistics
+
+STATISTICS = {
+    "format_version": ("i8", 0),
+    "count": ("i8", 0),
+    "mean_image": ("f4", 3),
+    "channel_mean": ("f8", 1),
+    "covariance": ("f8", 2),
+    "eigenvalues": ("f8", 1),
+    "eigenvectors": ("f8", 2),
+    "decoder": ("U", 0),
+    "pixels_id": ("U", 0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,51 +248,46 @@ class Statistics:
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
-    """Write statistics; the same statistics give the same bytes."""
-    with whole_file(path) as partial:
-        save_statistics(statistics, partial)
-
-
-def save_statistics(statistics: Statistics, partial: Path) -> None:
-    """Write statistics to a file of prep.files.whole_file."""
-    import numpy as np
-
-    with partial.open("wb") as out:
-        arrays: dict[str, Any] = dataclasses.asdict(statistics)
-        np.savez(out, format_version=np.int64(FORMAT_VERSION), **arrays)
+    """Write statistics into a file of prep.files.whole_file; equal ones give the same bytes."""
+    npz.save(path, {"format_version": STATISTICS_VERSION} | dataclasses.asdict(statistics))
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Read statistics. Raises UserError when missing, damaged or of another version."""
-    arrays = _read_npz(path, "run `prep stats OUT/train` and `prep write-beton` again")
-    try:
-        version = int(arrays["format_version"])
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"{path} has format version {version}, this program reads {FORMAT_VERSION}; "
-                "run `prep stats` again"
-            )
-        return Statistics(
-            count=int(arrays["count"]),
-            mean_image=arrays["mean_image"],
-            channel_mean=arrays["channel_mean"],
-            covariance=arrays["covariance"],
-            eigenvalues=arrays["eigenvalues"],
-            eigenvectors=arrays["eigenvectors"],
-            decoder=str(arrays["decoder"]),
-            pixels_id=str(arrays["pixels_id"]),
+    """Read statistics.
+
+    Raises UserError when missing, of another version, or when a byte is not as it was written.
+    """
+    remedy = _measure_again(path)
+    arrays = npz.read(path, STATISTICS, remedy)
+    if (version := int(arrays["format_version"])) != STATISTICS_VERSION:
+        raise UserError(
+            f"{path} has format version {version}, this program reads {STATISTICS_VERSION}; "
+            f"{remedy}"
         )
-    except KeyError as error:
-        raise UserError(f"{path} lacks {error}; run `prep stats` again") from error
+    if not npz.is_whole(arrays):
+        raise UserError(
+            f"{path} is not as it was written (its checksum differs); copy it again, or {remedy}"
+        )
+    values: dict[str, Any] = {f.name: arrays[f.name] for f in dataclasses.fields(Statistics)}
+    return Statistics(**{name: v if v.ndim else v.item() for name, v in values.items()})
 
 
-def _read_npz(path: Path, next_step: str) -> dict[str, npt.NDArray[Any]]:
-    import numpy as np
+def read_statistics_of(card: Card, path: Path) -> Statistics:
+    """Read the statistics of a card's own samples.
 
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {next_step}") from error
-    except Exception as error:  # zipfile and numpy answer damage with nearly any exception
-        raise UserError(f"{path} is damaged ({error}); {next_step}") from error
+    Raises UserError as read_statistics, and when they are of other data.
+    """
+    statistics = read_statistics(path)
+    if statistics.pixels_id != card.pixels_id:
+        raise UserError(
+            f"{path} is of other data (pixels_id {statistics.pixels_id[:12]}, the card says "
+            f"{card.pixels_id[:12]}); {_measure_again(path)}"
+        )
+    return statistics
+
+
+def _measure_again(path: Path) -> str:
+    """The advice for statistics: of the beton that they lie beside, else of OUT/train."""
+    name = path.name.removesuffix(".stats.npz")
+    beton = path.with_name(f"{name}.beton")
+    return f"run `prep stats {beton if beton.exists() else path.with_name(name)}` again"

@@ -10,6 +10,14 @@ import typer
 
 from prep.program import png_path
 
+
+def seed_of(seed: int | None, what: str, wanted: bool) -> int:
+    """The value of --seed, which is of the option `what`. Raises BadParameter when not `wanted`."""
+    if seed is not None and not wanted:
+        raise typer.BadParameter(f"--seed {seed} is of {what}; give both, or neither")
+    return seed or 0
+
+
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Worker processes.", show_default="every core"),
@@ -144,5 +152,7 @@ ValFraction = Annotated[
     float | None,
     typer.Option(min=0.0, max=0.9, help="Make val from this share of train, class by class."),
 ]
-DivisionSeed = Annotated[int, typer.Option("--seed", min=0, help="Of --val-fraction.")]
+DivisionSeed = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Of --val-fraction.", show_default="0")
+]
 Partial = Annotated[bool, typer.Option("--partial", help="Take a data set that is not whole.")]

@@ -15,10 +15,11 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from prep import images, prepared
+from prep import images
 from prep.beton import Page
 from prep.files import write_at
-from prep.prepared import Place, PreparedSplit
+from prep.place import Place, cannot_read, has_changed
+from prep.prepared import PreparedSplit
 from prep.program import UserError
 from prep.scratch import scratch
 
@@ -111,7 +112,7 @@ def _pixels(place: Place, size: int, side: int) -> npt.NDArray[np.uint8]:
 def _read_into(place: Place, out: memoryview) -> None:
     """Read a prepared sample, of len(out) bytes by the manifest.
 
-    Raises UserError as prepared.read_unchanged, which is half as fast. A pipe in the file's place
+    Raises UserError as place.read_unchanged, which is half as fast. A pipe in the file's place
     keeps nobody waiting.
     """
     # A byte more than a file of its own should have: one that has grown has changed.
@@ -123,9 +124,9 @@ def _read_into(place: Place, out: memoryview) -> None:
         finally:
             os.close(file)
     except OSError as error:
-        raise prepared.cannot_read(place, error) from error
+        raise cannot_read(place, error) from error
     if size != len(out) or zlib.crc32(out) != place.crc32:
-        raise prepared.has_changed(place)
+        raise has_changed(place)
 
 
 def _read_back(file: int, page: Page, out: npt.NDArray[np.uint8]) -> None:

@@ -18,6 +18,8 @@ from prep.sources import listing
 from prep.sources.listing import Source
 
 WHILE_RUNNING = ("tools", "unit_size")  # what makes no difference to a finished split
+NO_OPTIONS = (*WHILE_RUNNING, "filter")  # which the user has not given
+BETON = "beton"  # the layout of `prep build`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +67,34 @@ def plan(source: Source, split: str, options: Options) -> dict[str, Any]:
 
 
 def refuse_other_plan(
-    old: dict[str, Any], new: dict[str, Any], folder: Path, finished: bool
+    old: dict[str, Any], new: dict[str, Any], found: Path, finished: bool
 ) -> None:
-    """Raises UserError naming the first difference."""
+    """Raises UserError naming the first difference.
+
+    found: what is there of a split: OUT/<split> or DEST/<split>.beton, or the work on it, which has
+    not finished, OUT/.prep/<split>.
+    """
+    out = found.parent if finished else found.parent.parent
+    left = "" if finished else f"{found.parent} and "
     for name, value in new.items():
         if finished and name in WHILE_RUNNING:
             continue
         if old.get(name) != value:
-            what = (
-                "from other pictures (names, sizes or places differ)"
-                if name == "source"
-                else f"with {name.replace('_', '-')} {old.get(name) or 'none'}, this command says "
-                f"{value or 'none'}"
+            raise UserError(
+                f"{found} was prepared {_difference(name, old.get(name), value)}; give another "
+                f"folder than {out}, or remove {left}what is called {found.stem} in {out}"
             )
-            raise UserError(f"{folder} was prepared {what}; give another OUT, or remove this one")
+
+
+def _difference(name: str, old: object, new: object) -> str:
+    if name == "source":
+        return "from other pictures (names, sizes or places differ)"
+    if name == "layout" and BETON in (old, new):
+        return f"by `prep {'build' if old == BETON else 'resize'}`, which this is not"
+    if name == "side":
+        name = "size"  # as the option has it
+    option = name.replace("_", "-") if name in NO_OPTIONS else "--" + name.replace("_", "-")
+    return f"with {option} {old or 'none'}, this command says {new or 'none'}"
 
 
 def tool_versions(backend: str) -> dict[str, str]:

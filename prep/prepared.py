@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prep.files import read_regular, whole_file
+from prep.files import check_regular, whole_file
 from prep.handover import Card, pixels_id, read_card
+from prep.place import Place
 from prep.program import UserError
 
 SCHEMA = pa.schema(
@@ -44,38 +43,8 @@ SCHEMA = pa.schema(
 )
 
 ROW_GROUP = 8192  # rows; memory does not grow with their number
-LARGEST = 1 << 28  # bytes of a prepared picture; 4096x4096x3 have a fifth of it
 
 Row = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a prepared sample's bytes lie, and their checksum."""
-
-    folder: Path  # one object for all samples: a Path takes long to pickle
-    name: str  # of the file in it
-    offset: int
-    size: int | None  # bytes; None: the whole file
-    crc32: int
-
-    @property
-    def path(self) -> Path:
-        return self.folder / self.name
-
-    def read(self) -> bytes:
-        """The bytes, whatever they are. Raises OSError, for a pipe too, which keeps nobody waiting.
-
-        File objects and Paths would double the time.
-        """
-        name = f"{self.folder}/{self.name}"
-        if self.size is None:
-            return read_regular(name, LARGEST)
-        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return os.pread(descriptor, self.size, self.offset)
-        finally:
-            os.close(descriptor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,31 +95,6 @@ class PreparedSplit:
         )
 
 
-def read_unchanged(place: Place) -> bytes:
-    """The bytes of a prepared sample. Raises UserError when they are not those of the manifest."""
-    try:
-        data = place.read()
-    except OSError as error:
-        raise cannot_read(place, error) from error
-    if zlib.crc32(data) != place.crc32:
-        raise has_changed(place)
-    return data
-
-
-def cannot_read(place: Place, error: OSError) -> UserError:
-    return UserError(
-        f"{place.path} cannot be read: {error.strerror}; remove this prepared set and run "
-        "`prep resize` again"
-    )
-
-
-def has_changed(place: Place) -> UserError:
-    return UserError(
-        f"{place.path} has changed since it was prepared (crc32 differs from the manifest); "
-        "remove this prepared set and run `prep resize` again"
-    )
-
-
 def split_card_path(folder: Path) -> Path:
     folder = _named(folder)
     return folder.with_name(folder.name + ".json")
@@ -164,6 +108,20 @@ def manifest_path(folder: Path) -> Path:
 def split_stats_path(folder: Path) -> Path:
     """Where the training split's statistics lie, for any split of the same prepared set."""
     return _named(folder).with_name("train.stats.npz")
+
+
+def _manifest(folder: Path) -> Path:
+    """The manifest of a split, to be read. Raises UserError when it is missing or is no file."""
+    path = manifest_path(folder)
+    try:
+        check_regular(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; prepare the data again") from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; remove it and prepare the data again"
+        ) from error
+    return path
 
 
 def _named(folder: Path) -> Path:
@@ -198,12 +156,13 @@ def digests(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint8]:
 
 def plan_of(folder: Path) -> dict[str, Any]:
     """What a finished split was asked to be. Raises UserError when its manifest does not say."""
-    path = manifest_path(folder)
+    path = _manifest(folder)
     try:
         plan: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[b"plan"])
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise UserError(
-            f"{path} is damaged ({error}); remove this prepared set and run `prep resize` again"
+            f"{path} is damaged ({error}); remove what is called {folder.name} there and prepare "
+            "it again"
         ) from error
     return plan
 
@@ -218,7 +177,7 @@ def open_prepared(folder: Path) -> PreparedSplit:
             "give OUT/train or OUT/val, after `prep resize SRC OUT`"
         )
     card = read_card(split_card_path(folder))
-    path = manifest_path(folder)
+    path = _manifest(folder)
     try:
         table = pq.read_table(
             path,
@@ -227,8 +186,6 @@ def open_prepared(folder: Path) -> PreparedSplit:
         )
         sha256 = digests(table["sha256"])
         labels = table["label"].to_numpy().astype(np.int64)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; run `prep resize` again") from error
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise UserError(f"{path} is damaged ({error}); run `prep resize` again") from error
     if len(table) != card.samples:
@@ -265,13 +222,13 @@ def write_rejects(rejected: dict[str, list[Row]], path: Path) -> None:
 
 def originals(folder: Path) -> int:
     """How many pictures a prepared split was made of, the rejected ones too."""
-    return int(pq.read_metadata(manifest_path(folder)).num_rows)
+    return int(pq.read_metadata(_manifest(folder)).num_rows)
 
 
 def rejected_rows(folder: Path) -> Iterator[Row]:
     """The rejected originals of a prepared split: source and reason."""
     table = pq.read_table(
-        manifest_path(folder),
+        _manifest(folder),
         columns=["source", "reason"],
         filters=[("status", "=", "rejected")],
     )

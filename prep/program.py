@@ -8,17 +8,24 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 INTERRUPTED = 130  # exit code after Ctrl-C, 128 + SIGINT
 TERMINATED = 143  # exit code after SIGTERM, 128 + SIGTERM
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: the value, the limit, the next step."""
 
+
+# Characters that turn the direction of a line, whatever it holds: an order to the terminal, as the
+# control characters (Cc) and the ends of lines and paragraphs (Zl, Zp) are. Cs: of no encoding.
+TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+ORDERS = ("Cc", "Cs", "Zl", "Zp")
 
 EXAMPLES = 3  # named in a message; the others are counted
 
@@ -27,6 +34,29 @@ def counted(count: int, noun: str) -> str:
     """Such as "1 class", "2 classes"."""
     ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
     return f"{count:,} {noun}{ending}"
+
+
+def rate(images: int, seconds: float) -> str:
+    """Such as "3,057 images/s", below ten "0.4 images/s"."""
+    speed = images / max(seconds, 1e-9)
+    return f"{speed:,.{0 if speed >= 10 else 1}f} images/s"
+
+
+def visible(text: str) -> str:
+    """`text` in one line, with escapes for what a name may hold but a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if c in TURNS or unicodedata.category(c) in ORDERS
+        else c
+        for c in text
+    )
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a line on standard output, or on standard error."""
+    print(visible(text), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def examples(items: Sequence[str]) -> str:
@@ -73,14 +103,14 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 
 def _print_failure(name: str, message: str) -> None:
-    print(f"{name}: {' '.join(message.splitlines())}", file=sys.stderr)
+    say(f"{name}: {' '.join(message.splitlines())}", err=True)
 
 
 def _message(error: UserError | OSError) -> str:
     if isinstance(error, UserError):
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
-    if error.errno == errno.ENOSPC:
+    if error.errno in NO_ROOM:
         advice = "make room, then run the same command again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         advice = "give a place that this user may read and write"
@@ -95,4 +125,6 @@ def png_path(path: Path | None) -> Path | None:
         raise UserError(f"--png {path}: the name should end in .png")
     if path is not None and not path.parent.is_dir():
         raise UserError(f"--png {path}: {path.parent} is not a folder; create it first")
+    if path is not None and path.is_dir():
+        raise UserError(f"--png {path}: that is a folder; give another name")
     return path

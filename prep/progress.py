@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+from prep.program import rate, visible
+
 LOG_INTERVAL = 30.0  # seconds between lines when the output is not a terminal
 
 
@@ -25,7 +27,8 @@ def progress(title: str, total: int | None) -> Iterator[Report]:
     """
     from rich.console import Console
 
-    console = Console(stderr=True, markup=False, highlight=False)
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    title = visible(title)
     if console.is_terminal:
         with _bar(console, title, total) as report:
             yield report
@@ -50,10 +53,10 @@ def _bar(console: object, title: str, total: int | None) -> Iterator[Report]:
             nonlocal done_so_far, rejected_so_far
             done_so_far += done
             rejected_so_far += rejected
-            rate = done_so_far / max(time.monotonic() - started, 1e-9)
-            so = f"{done_so_far:,}{of} {rate:,.0f}/s"
+            speed = done_so_far / max(time.monotonic() - started, 1e-9)
+            so = f"{done_so_far:,}{of} {speed:,.0f}/s"
             if total is not None and done_so_far:
-                left = max(total - done_so_far, 0) / max(rate, 1e-9)
+                left = max(total - done_so_far, 0) / max(speed, 1e-9)
                 so += f" {datetime.timedelta(seconds=round(left))} left"
             if rejected_so_far:
                 so += f" {rejected_so_far:,} rejected"
@@ -74,13 +77,13 @@ class _LineReport:
         now = time.monotonic()
         if now - self._last >= LOG_INTERVAL:
             self._last = now
-            rate = self._done / max(now - self._started, 1e-9)
+            seconds = max(now - self._started, 1e-9)
             of, left = "", ""
             if self._total is not None:
                 of = f"/{self._total:,}"
-                left = f", {(self._total - self._done) / max(rate, 1e-9):,.0f} s left"
+                left = f", {(self._total - self._done) * seconds / self._done:,.0f} s left"
             bad = f", {self._rejected:,} rejected" if self._rejected else ""
             self._console.print(  # type: ignore[attr-defined]
-                f"{self._title}: {self._done:,}{of}, {rate:,.0f} images/s{left}{bad}",
+                f"{self._title}: {self._done:,}{of}, {rate(self._done, seconds)}{left}{bad}",
                 soft_wrap=True,
             )

@@ -74,7 +74,7 @@ def _prepare_split(
     rows_folder = work / split
     plan_file = rows_folder / "plan.json"
     if plan_file.exists():
-        refuse_other_plan(json.loads(plan_file.read_text()), wanted, folder, finished=False)
+        refuse_other_plan(json.loads(plan_file.read_text()), wanted, rows_folder, finished=False)
         if options.layout == "tree" and not prepared.partial_folder(folder).exists():
             _forget_lost_pictures(folder, rows_folder)
     elif folder.exists():

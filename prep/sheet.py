@@ -14,7 +14,7 @@ from prep import images
 from prep.beton import Beton
 from prep.files import whole_file
 from prep.handover import Card
-from prep.program import UserError
+from prep.program import UserError, visible
 
 CELL = 128  # pixels: a picture's side on a sheet
 CAPTION = 18  # pixels under it
@@ -55,6 +55,7 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _fit(
     text: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
 ) -> str:
+    text = visible(text)[:CELL]  # a letter is wider than a pixel
     if draw.textlength(text, font) <= CELL:
         return text
     while text and draw.textlength(text + "…", font) > CELL:

@@ -19,7 +19,7 @@ from prep import handover, images
 from prep.files import whole_file
 from prep.handover import Statistics
 from prep.moments import Moments, sum_pictures
-from prep.prepared import Place
+from prep.place import Place
 from prep.progress import progress
 from prep.stats_resume import Checkpoint, name_of
 from prep.stats_source import Pixels, Read, Samples, open_training
@@ -70,7 +70,7 @@ def measure(source: Path, jobs: int | None) -> Measured:
                 report(moments.count)
                 checkpoint.save_if_due(so_far)
         statistics = statistics_of(so_far.total, samples.card.pixels_id, samples.decoder)
-        handover.save_statistics(statistics, partial)
+        handover.write_statistics(statistics, partial)
         checkpoint.remove()  # not later: it may be another run's then
     return Measured(samples, statistics, resumed)
 

@@ -8,6 +8,7 @@ word and written over: it could only have saved time.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -17,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from prep import npz
 from prep.files import whole_file
 from prep.moments import Moments, zero_moments
+from prep.program import UserError
 from prep.stats_source import Samples
 
-VERSION = 1  # of this file, and of what the sums mean
+VERSION = 2  # of this file, and of what the sums mean
 COST = 0.01  # share of the time that writing checkpoints may take
 
 
@@ -49,15 +52,11 @@ class Checkpoint:
 
     def load(self, side: int, units: int) -> SoFar:
         """What an earlier run had measured of the same; else nothing."""
-        try:
-            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-                if str(saved["of"]) == self._of:
-                    moments = Moments(
-                        int(saved["count"]), saved["pixel_sums"], saved["product_sums"]
-                    )
-                    return SoFar(moments, saved["done"])
-        except Exception:  # zipfile and numpy answer damage with nearly any exception
-            pass
+        with contextlib.suppress(UserError, KeyError):
+            saved = npz.read(self._path, {}, remedy="start over")
+            if npz.is_whole(saved) and str(saved["of"]) == self._of:
+                moments = Moments(int(saved["count"]), saved["pixel_sums"], saved["product_sums"])
+                return SoFar(moments, saved["done"])
         return SoFar(zero_moments(side), np.zeros(units, np.bool_))
 
     def save_if_due(self, so_far: SoFar) -> None:
@@ -70,15 +69,15 @@ class Checkpoint:
 
     def save(self, so_far: SoFar, began: float) -> None:
         """Save; what led to it began at time.monotonic() `began`."""
-        with whole_file(self._path) as partial, partial.open("wb") as out:
-            np.savez(
-                out,
-                of=self._of,
-                count=so_far.total.count,
-                pixel_sums=so_far.total.pixel_sums,
-                product_sums=so_far.total.product_sums,
-                done=so_far.done,
-            )
+        with whole_file(self._path) as partial:
+            saved = {
+                "of": self._of,
+                "count": so_far.total.count,
+                "pixel_sums": so_far.total.pixel_sums,
+                "product_sums": so_far.total.product_sums,
+                "done": so_far.done,
+            }
+            npz.save(partial, saved)
         ended = time.monotonic()
         self._next = ended + (ended - began) / self._cost
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from prep.handover import Statistics
+from prep.program import counted
 from prep.sheet import font
 
 Pixels = npt.NDArray[np.uint8]
@@ -36,10 +37,11 @@ GRID_TOP = NOISE_TOP + HEADING + 3 * LINE + GAP
 HEIGHT = GRID_TOP + 4 * (CELL + GAP) - GAP + MARGIN
 
 ABOUT_NOISE = (
-    "On the set's first picture: one colour is added to all of its pixels, alpha times the "
-    "standard deviation along an axis.",
-    f"Training draws an alpha from N(0, {NOISE}) for each axis whenever it uses a picture. Left: "
-    "how far alphas of 3 standard deviations move a pixel.",
+    "To every pixel of the set's first picture one colour is added: alpha times an axis's standard "
+    "deviation, along that axis.",
+    f"Training draws each alpha anew from N(0, {NOISE}): two of three lie within ±{NOISE}, all but "
+    f"3 in 1,000 within ±{REACH * NOISE:.1f}. On the left: how far ±{REACH * NOISE:.1f} moves a "
+    "colour.",
 )
 
 
@@ -77,7 +79,8 @@ def _draw_mean(sheet: Image.Image, draw: ImageDraw.ImageDraw, statistics: Statis
     draw.text((MARGIN, MARGIN), "Mean image", fill="black", font=font(15))
     sheet.paste(_square(_displayed(statistics.mean_image), MEAN), (MARGIN, MARGIN + HEADING))
     red, green, blue = statistics.channel_mean
-    text = f"{statistics.count:,} images, mean red {red:.1f}, green {green:.1f}, blue {blue:.1f}"
+    count = counted(statistics.count, "image")
+    text = f"{count}, mean red {red:.1f}, green {green:.1f}, blue {blue:.1f}"
     top = MARGIN + HEADING + MEAN + 4
     draw.text((MARGIN, top), text, fill="black", font=font(12))
 
@@ -131,7 +134,7 @@ def _draw_noise(
         for column, step in enumerate(DRAWS):
             left = MARGIN + LABELS + column * (CELL + GAP)
             if row == 0:
-                text = f"alpha {NOISE * step:+.1f} ({step:+d} s.d.)" if step else "as it is"
+                text = f"alpha {NOISE * step:+.1f}" if step else "as it is"
                 place = (left + CELL // 2, top - 4)
                 draw.text(place, text, fill="black", font=font(13), anchor="md")
             cell = noisy(picture, statistics, NOISE * step * which)

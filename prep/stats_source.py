@@ -16,7 +16,7 @@ import numpy.typing as npt
 from prep import beton, handover, images, prepared
 from prep.beton import Beton
 from prep.handover import Card
-from prep.prepared import Place
+from prep.place import Place, read_unchanged
 from prep.program import UserError
 from prep.write import RAW_TOOL
 
@@ -57,7 +57,7 @@ def open_training(source: Path) -> Samples:
     if samples.card.split != "train":
         raise UserError(
             f"{source} is the {samples.card.split} split; statistics are of the training split "
-            f"only: give {'the beton of OUT/train' if is_beton else 'OUT/train'}"
+            f"only: give {'its beton' if is_beton else 'OUT/train'}"
         )
     if len(samples) == 0:
         raise UserError(f"{source} holds no samples; see rejects.jsonl beside the prepared set")
@@ -81,7 +81,7 @@ def _of_prepared(folder: Path) -> Samples:
 
 def read_prepared(place: Place, slot: Pixels) -> None:
     """Raises UserError when the file is missing or is not the one that was prepared."""
-    _decode(prepared.read_unchanged(place), slot, place, PREPARE_AGAIN)
+    _decode(read_unchanged(place), slot, place, PREPARE_AGAIN)
 
 
 def _decode(data: bytes, slot: Pixels, place: Place, next_step: str) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from prep.check import Contents
 from prep.handover import Card, Statistics
 from prep.manifest import Manifest, PublishedStatistics
+from prep.program import counted, visible
 from prep.sources.listing import Source
 
 FILE_WIDTH = 120  # columns where there is no terminal: nothing is cut
@@ -21,10 +22,10 @@ STORED = {"jpg": "JPEGs of", "raw": "pixels of JPEGs of"}
 
 def print_table(table: Table) -> None:
     """The title is a line of its own: as a table's it would be broken at the table's width."""
-    console = Console(markup=False)  # names may hold square brackets
+    console = Console(markup=False, emoji=False)  # names may hold square brackets and :colons:
     if not console.is_terminal:
         console.width = max(console.width, FILE_WIDTH)
-    console.print(table.title, style="italic", soft_wrap=True)
+    console.print(visible(str(table.title)), style="italic", soft_wrap=True)
     table.title = None
     console.print(table)
 
@@ -56,7 +57,7 @@ def statistics_table(
 ) -> Table:
     """Means and axes, and beneath each row what others measured, its axis turned to ours."""
     table = Table(
-        title=f"{statistics.count} images, pixels 0..255",
+        title=f"{counted(statistics.count, 'image')}, pixels 0..255",
         caption="; ".join(f"{others.by}: {others.source}" for others in published) or None,
         caption_justify="left",
     )
@@ -85,7 +86,7 @@ def card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table
     size = beton.stat().st_size
     counts = [entry.samples for entry in card.classes]
     fewest, most = min(counts), max(counts)
-    spread = f"{most}" if fewest == most else f"{fewest} to {most}"
+    spread = counted(most, "sample") if fewest == most else f"{fewest} to {most} samples"
     names = [f"{c.wnid} {c.name}" if c.name != c.wnid else c.name for c in card.classes[:3]]
     table = Table(title=str(beton), show_header=False)
     table.add_column()
@@ -93,9 +94,7 @@ def card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table
     rows = {
         "split": card.split,
         "samples": f"{card.samples:,}",
-        "classes": f"{len(counts)}, {spread} samples each"
-        if most
-        else f"{len(counts)}, unlabelled",
+        "classes": f"{len(counts):,}, {spread} each" if most else f"{len(counts):,}, unlabelled",
         "first classes": ", ".join(names) + (", ..." if len(counts) > len(names) else ""),
         "image": f"{card.side}x{card.side}x3, {STORED[card.mode]} quality {card.quality}",
         "resized by": f"{card.backend}: {card.filter}; {card.fit}, EXIF orientation: {card.exif}",
@@ -106,5 +105,5 @@ def card_table(beton: Path, card: Card, stored: npt.NDArray[np.uint64]) -> Table
         "made by": ", ".join(f"{tool} {version}" for tool, version in card.tools.items()),
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, visible(value))
     return table

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from prep.program import UserError
 
 AHEAD = 2  # units that wait while others are under way
+TRACKER_S_WARNINGS = "ignore:resource_tracker:UserWarning"
 LOOK_UP = 0.2  # seconds between a worker's looks at whether its parent lives
 
 Unit = TypeVar("Unit")
@@ -66,7 +67,7 @@ def run_units(
         initargs=(os.getpid(),),
     )
     try:
-        with _ctrl_c_ignored():  # inherited by the workers that start here
+        with _ctrl_c_ignored(), _quiet_tracker():  # inherited by the processes that start here
             results = parallel(joblib.delayed(function)(unit) for unit in units)
         yield from results
     except TerminatedWorkerError as error:
@@ -113,7 +114,7 @@ class OrderedWorkers:
         from joblib.externals.loky import ProcessPoolExecutor
 
         others = set(multiprocessing.active_children())
-        with _ctrl_c_ignored():  # inherited by the workers
+        with _ctrl_c_ignored(), _quiet_tracker():  # inherited by the processes
             self._pool = ProcessPoolExecutor(
                 self._count, initializer=_begin_worker, initargs=(os.getpid(),)
             )
@@ -159,3 +160,17 @@ def _ctrl_c_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _quiet_tracker() -> Iterator[None]:
+    """loky's helper removes what a killed run has left in memory, and needs no lines to say so."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (before, TRACKER_S_WARNINGS)))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before

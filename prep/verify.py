@@ -1,6 +1,7 @@
 """Checks every byte of a beton against its card and records, and decodes every picture.
 
-The card has a checksum of its own and names the sha256 of beton and records. What is not a record
+The card has a checksum of its own and names the sha256 of beton and records; statistics, where they
+lie beside, have one too, and name the pictures that they are of. What is not a record
 is made again from them and compared (prep.anatomy): labels in range, samples per class and every
 place follow. Each record has its crc32, so that what is damaged is named, not only found.
 """
@@ -25,7 +26,7 @@ from prep.beton import Layout, Page
 from prep.handover import Card, Records
 from prep.order import labels_of
 from prep.page import jpeg_fault
-from prep.program import UserError
+from prep.program import UserError, counted
 from prep.progress import progress
 from prep.units import run_units
 
@@ -56,13 +57,14 @@ class Checked:
 def verify(path: Path, jobs: int | None) -> Card:
     """Check the whole file; returns its card.
 
-    Raises UserError naming what is wrong: card or records; header, metadata, table or padding; a
-    sample with its class and offset; or, where all of that is right, the sha256.
+    Raises UserError naming what is wrong: card, records or statistics; header, metadata, table or
+    padding; a sample with its class and offset; or, where all of that is right, the sha256.
     """
     if not path.is_file():
         raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
     card = handover.read_beton_card(path)
     records = _read_records(path, card)
+    _check_statistics(path, card)
     layout = beton.plan_layout(records.size)
     digest = hashlib.sha256()
     with path.open("rb") as file, _naming(path):
@@ -108,6 +110,17 @@ def _read_records(path: Path, card: Card) -> Records:
                 "again or write the beton again"
             )
     return handover.read_records(place)
+
+
+def _check_statistics(path: Path, card: Card) -> None:
+    """Raises UserError when there are statistics beside a beton that are damaged or not of it."""
+    place = handover.stats_path(path)
+    if not place.exists():
+        return
+    if card.split == "train":
+        handover.read_statistics_of(card, place)
+    else:
+        handover.read_statistics(place)
 
 
 def _check_structure(file: BinaryIO, path: Path, layout: Layout, card: Card) -> None:
@@ -185,4 +198,4 @@ def _refuse_faults(path: Path, card: Card, checked: list[Checked]) -> None:
         label = int(labels_of(card)[sample])
         wnid = f"class {card.classes[label].wnid} ({card.name_of(label)})" if label >= 0 else ""
         fault = f"sample {sample} of {wnid or 'no class'} at offset {offset}: {fault}"
-    raise UserError(f"{path}: {count} damaged places; the first: {fault}; {REMEDY}")
+    raise UserError(f"{path}: {counted(count, 'damaged place')}; the first: {fault}; {REMEDY}")

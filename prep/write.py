@@ -18,6 +18,7 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from prep import beton, handover, images, prepared
+from prep import beton, companions, images, prepared
 from prep.beton import Layout, Page
 from prep.files import whole_file, write_at
 from prep.handover import Card, Records, Statistics
@@ -68,9 +69,27 @@ def write_beton(
     other data, or `path` cannot be written.
     """
     split = prepared.open_prepared(folder)
-    _check_name(split, path)
+    companions.check_names(split, path)
     refuse_empty(split)
-    return write_split(split, _statistics_of(split), path, mode, jobs, order, decode)
+    if mode == "raw":
+        _refuse_large(split.card.side)
+    statistics = companions.statistics_of(split)
+    return write_split(split, statistics, path, mode, jobs, order, decode)
+
+
+def refuse_empty(split: PreparedSplit) -> None:
+    if len(split) == 0:
+        rejects = prepared.split_card_path(split.folder).with_name("rejects.jsonl")
+        raise UserError(f"{split.folder} holds no samples; see {rejects}")
+
+
+def _refuse_large(side: int) -> None:
+    largest = math.isqrt(beton.PAGE_SIZE // 3)
+    if side > largest:
+        raise UserError(
+            f"--mode raw: pictures of {side}x{side} have {side * side * 3} bytes, a page holds "
+            f"{beton.PAGE_SIZE}; leave out --mode raw, or prepare with --size {largest} or less"
+        )
 
 
 def write_split(
@@ -91,85 +110,35 @@ def write_split(
     side = split.card.side
     sizes = split.sizes if mode == "jpg" else np.full(len(split), side * side * 3)
     layout = beton.plan_layout(sizes.astype(np.uint64))
-    with whole_file(path, resume=True) as partial:
+    with contextlib.ExitStack() as card_comes_last, whole_file(path, resume=True) as partial:
         file = os.open(partial, os.O_RDWR)
         try:
             target = Target(file, split, mode, decode)
             sha256, crc32, kept, journal = _write_file(target, layout, path.name, jobs)
-            os.fdatasync(file)  # before the old card goes: it may take a while
-            _withdraw_card(split, path)
-            records_path = handover.records_path(path)
-            handover.write_records(Records(layout.ptr, layout.size, crc32), records_path)
-            if statistics is not None:
-                handover.write_statistics(statistics, handover.stats_path(path))
-            else:  # those of an earlier beton of this name are of other data
-                handover.stats_path(path).unlink(missing_ok=True)
-            journal.cut_off()
+            os.fdatasync(file)
+            records = Records(layout.ptr, layout.size, crc32)
+            with companions.written_beside(path, records, statistics) as records_sha256:
+                card = dataclasses.replace(
+                    split.card,
+                    mode=mode,
+                    order=order.order,
+                    seed=order.seed,
+                    sha256=sha256,
+                    records_sha256=records_sha256,
+                    tools=_tools(split.card, mode),
+                )
+                card_comes_last.enter_context(companions.new_card(card, split, path))
+                journal.cut_off()
+                beton.open_beton(partial)
         finally:
             os.close(file)
-        beton.open_beton(partial)
-    tools = {tool: version for tool, version in split.card.tools.items() if tool != RAW_TOOL}
-    if mode == "raw":
-        tools[RAW_TOOL] = images.FFCV_DECODER
-    card = dataclasses.replace(
-        split.card,
-        mode=mode,
-        order=order.order,
-        seed=order.seed,
-        sha256=sha256,
-        records_sha256=hashlib.sha256(records_path.read_bytes()).hexdigest(),
-        tools=tools,
-    )
-    handover.write_card(card, handover.card_path(path))
     return Written(card, statistics is not None, kept)
 
 
-# --------------------------------------------------------------------------- before and after
-
-
-def refuse_empty(split: PreparedSplit) -> None:
-    if len(split) == 0:
-        raise UserError(f"{split.folder} holds no samples; see rejects.jsonl beside it")
-
-
-def _check_name(split: PreparedSplit, path: Path) -> None:
-    """Raises UserError when the companions would replace the files of another prepared split."""
-    if path.suffix != ".beton":
-        raise UserError(f"{path} should be called NAME.beton: its companions are named after it")
-    namesake = path.with_suffix("")
-    if prepared.manifest_path(namesake).exists() and namesake.resolve() != split.folder.resolve():
-        raise UserError(
-            f"{path} would put its card over that of the prepared split {namesake}; give another "
-            "name or folder"
-        )
-
-
-def _withdraw_card(split: PreparedSplit, path: Path) -> None:
-    """The old card goes before the rest changes, the new one comes last.
-
-    So beside a card with a sha256 all is of one make. Beside the prepared split itself (OUT/train
-    as OUT/train.beton) one card serves both, and only its checksums go.
-    """
-    card_path = handover.card_path(path)
-    if path.with_suffix("").resolve() == split.folder.resolve():
-        card = dataclasses.replace(split.card, sha256=None, records_sha256=None)
-        handover.write_card(card, card_path)
-    else:
-        card_path.unlink(missing_ok=True)
-
-
-def _statistics_of(split: PreparedSplit) -> Statistics | None:
-    """The training split's statistics, to lie beside its beton; None for other splits."""
-    path = prepared.split_stats_path(split.folder)
-    if split.card.split != "train" or not path.exists():
-        return None
-    statistics = handover.read_statistics(path)
-    if statistics.pixels_id != split.card.pixels_id:
-        raise UserError(
-            f"{path} is of other data (pixels_id {statistics.pixels_id[:12]}, the prepared set "
-            f"has {split.card.pixels_id[:12]}); run `prep stats {split.folder}`"
-        )
-    return statistics
+def _tools(card: Card, mode: str) -> dict[str, str]:
+    """The versions of what made a beton's samples."""
+    tools = {tool: version for tool, version in card.tools.items() if tool != RAW_TOOL}
+    return tools | {RAW_TOOL: images.FFCV_DECODER} if mode == "raw" else tools
 
 
 # --------------------------------------------------------------------------- the file

@@ -150,6 +150,22 @@ def betons(prepared_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return write_betons(prepared_set, tmp_path_factory.mktemp("betons"))
 
 
+# What class folders may be called: each is one class, and none may break a screen or a picture.
+ODD_NAMES = (
+    "two\nlines",
+    "\x1b[31mred\x1b[0m",
+    "bell\a and back\b\r",
+    "$math$_{x}^2",
+    "[bold]x[/bold]",
+    ":smile:",
+    "\N{GRINNING FACE}\N{ZERO WIDTH JOINER}\N{GRINNING FACE}",
+    "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET}",
+    "\N{RIGHT-TO-LEFT OVERRIDE}gpj.x",
+    "\N{LINE SEPARATOR}\N{NEXT LINE}\N{COMBINING ACUTE ACCENT}",
+    "long " * 50,
+)
+
+
 def noise_images(count: int, side: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """uint8 [count,side,side,3], every value equally likely."""
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)

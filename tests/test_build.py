@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from test_cifar import write_cifar
 from test_ilsvrc import write_archives
 from test_parquet import some_rows, write_shard
 
-from prep import build, build_split, handover, resize, stats, write
+from prep import build, build_split, companions, handover, resize, stats, write
 from prep.claim import work_folder
 from prep.files import whole_file
 from prep.finish import SplitSummary
@@ -105,6 +106,14 @@ def run(
     return build.build(
         find_source(root), dest, Options(settings=settings, jobs=jobs, max_rejects=rejects)
     )
+
+
+def stop_at_the_end(root: Path, dest: Path) -> None:
+    """Have all samples in the streams, and no beton yet."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(build, "check_splits", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(root, dest)
 
 
 def three_steps(root: Path, folder: Path) -> Path:
@@ -230,13 +239,10 @@ def test_an_error_at_the_end_costs_no_pictures(
 @pytest.mark.parametrize("lost", ["beton", "sums.checkpoint", "000000.parquet"])
 @pytest.mark.parametrize("damaged", [False, True])
 def test_what_was_lost_of_a_killed_run_is_done_again(
-    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str, damaged: bool
+    src: Path, tmp_path: Path, lost: str, damaged: bool
 ) -> None:
     run(src, tmp_path / "whole")
-    with monkeypatch.context() as patched:
-        patched.setattr(build, "check_splits", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(src, tmp_path / "out")
+    stop_at_the_end(src, tmp_path / "out")
     path = tmp_path / "out" / ".prep" / "train" / lost
     if damaged:
         path.write_bytes(path.read_bytes()[:50])
@@ -244,6 +250,20 @@ def test_what_was_lost_of_a_killed_run_is_done_again(
         path.unlink()
     assert [summary.done_now for summary in run(src, tmp_path / "out")] == [25, 0, 0]
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_stream_that_has_changed_is_named_and_not_taken(src: Path, tmp_path: Path) -> None:
+    stop_at_the_end(src, tmp_path)
+    path = tmp_path / ".prep" / "train" / "beton"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"{path} has changed .* remove {path.parent} and what is"):
+        run(src, tmp_path)
+    shutil.rmtree(path.parent)
+    for left in tmp_path.glob("train.*"):
+        left.unlink()
+    run(src, tmp_path)
 
 
 SLOWLY = """
@@ -339,22 +359,17 @@ def test_parquet_shards_are_refused_before_anything_is_written(tmp_path: Path) -
 
 def test_a_changed_option_is_named(src: Path, tmp_path: Path) -> None:
     run(src, tmp_path / "out")
-    with pytest.raises(UserError, match=r"train.beton was prepared with quality 95, this .* 90"):
+    with pytest.raises(UserError, match=r"train.beton was prepared with --quality 95, this .* 90"):
         run(src, tmp_path / "out", settings=Settings(side=32, quality=90))
     (src / "val" / "n1" / "a.png").unlink()
     with pytest.raises(UserError, match=r"val.beton was prepared from other pictures"):
         run(src, tmp_path / "out")
 
 
-def test_a_changed_option_is_named_halfway(
-    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(build, "check_splits", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(src, tmp_path / "out")
+def test_a_changed_option_is_named_halfway(src: Path, tmp_path: Path) -> None:
+    stop_at_the_end(src, tmp_path / "out")
     with pytest.raises(
-        UserError, match=r"train was prepared with quality 95, this command says 90"
+        UserError, match=r"\.prep/train was prepared with --quality 95, this command says 90"
     ):
         run(src, tmp_path / "out", settings=Settings(side=32, quality=90))
 
@@ -375,8 +390,87 @@ def test_a_folder_of_something_else_is_refused_and_kept(src: Path, tmp_path: Pat
 def test_a_missing_companion_of_a_finished_beton_is_told(src: Path, tmp_path: Path) -> None:
     run(src, tmp_path / "out")
     handover.records_path(tmp_path / "out" / "val.beton").unlink()
-    with pytest.raises(UserError, match="or others of its files are gone; give another DEST"):
+    with pytest.raises(
+        UserError,
+        match=r"or .*val\.records\.npz is gone; give another folder than .*out, or remove",
+    ):
         run(src, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:1000]), "is damaged"),
+        (
+            lambda path: path.write_bytes(path.read_bytes().replace(b"(32, 32", b"(22, 32")),
+            "is not",
+        ),
+    ],
+)
+def test_missing_or_damaged_statistics_of_a_finished_beton_are_told_and_measured_again(
+    src: Path, tmp_path: Path, damage: Callable[[Path], object], said: str
+) -> None:
+    run(src, tmp_path / "out")
+    before, path = contents(tmp_path / "out"), tmp_path / "out" / "train.stats.npz"
+    damage(path)
+    beton = tmp_path / "out" / "train.beton"
+    with pytest.raises(UserError, match=rf"{path} {said}.*; .*run `prep stats {beton}` again"):
+        run(src, tmp_path / "out")
+    stats.measure(beton, jobs=1)
+    assert all(summary.already_done for summary in run(src, tmp_path / "out"))
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("name", ["train.stats.npz", "train.beton", "val.json"])
+def test_a_folder_or_a_link_to_nothing_in_the_place_of_a_file_is_refused_before_any_work(
+    src: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "out" / name
+    path.mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"{path} is there and was not made by this command"):
+        run(src, tmp_path / "out")
+    path.rmdir()
+    path.symlink_to("nowhere")
+    with pytest.raises(UserError, match=rf"{path} is there and was not made by this command"):
+        run(src, tmp_path / "out")
+
+
+def test_when_the_rejected_pictures_are_mended_it_says_what_to_remove(
+    src: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=rf"mend them and give another folder than {out}$"):
+        run(src, out, rejects=0.01)
+    (src / "train" / "n2" / "bad.jpg").unlink()
+    said = (
+        rf"{out}/\.prep/train was prepared from other pictures .*; give another folder than {out}, "
+        rf"or remove {out}/\.prep and what is called train in {out}$"
+    )
+    with pytest.raises(UserError, match=said):
+        run(src, out, rejects=0.01)
+    shutil.rmtree(out / ".prep")
+    run(src, out, rejects=0.01)
+
+
+def test_another_size_is_named_as_the_option_has_it(src: Path, tmp_path: Path) -> None:
+    run(src, tmp_path / "out")
+    said = (
+        r"train\.beton was prepared with --size 32, this command says 64; give another folder than"
+    )
+    with pytest.raises(UserError, match=said):
+        run(src, tmp_path / "out", settings=Settings(side=64))
+
+
+def test_the_work_of_resize_is_not_taken_for_its_own(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(resize, "check_splits", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            resize.resize(find_source(src), tmp_path, Options(settings=SMALL, jobs=1))
+    with pytest.raises(UserError, match=r"train was prepared by `prep resize`, which this is not"):
+        run(src, tmp_path)
 
 
 def test_too_many_rejects_end_it_and_a_larger_limit_goes_on(src: Path, tmp_path: Path) -> None:
@@ -421,15 +515,13 @@ def test_killed_between_a_beton_and_its_card_it_goes_on(
     found, options = find_source(src), Options(jobs=1, settings=SMALL, max_rejects=1.0)
     build.build(found, tmp_path / "whole", options)
 
-    write_card = handover.write_card
-
-    def killed(card: handover.Card, path: Path) -> None:
-        if card.sha256:
-            raise KeyboardInterrupt
-        write_card(card, path)
+    @contextlib.contextmanager
+    def killed(*_: object) -> Iterator[None]:
+        yield
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(handover, "write_card", killed)
+        patch.setattr(companions, "new_card", killed)
         with pytest.raises(KeyboardInterrupt):
             build.build(found, tmp_path / "killed", options)
     assert (tmp_path / "killed" / "train.beton").exists()
@@ -469,7 +561,7 @@ def test_a_split_without_any_picture_is_refused(tmp_path: Path) -> None:
         (tmp_path / "src" / split / "a").mkdir(parents=True)
         (tmp_path / "src" / split / "a" / "1.jpg").write_bytes(small_jpeg(1))
     (tmp_path / "src" / "val" / "a" / "1.jpg").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"val holds no samples; see rejects\.jsonl"):
+    with pytest.raises(UserError, match=r"val holds no samples; see .*out/rejects\.jsonl"):
         run(tmp_path / "src", tmp_path / "out")
     assert not (tmp_path / "out" / "val.beton").exists()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ODD_NAMES
 from PIL import Image
 
 from train.classify import Prediction
@@ -75,12 +76,16 @@ def test_the_picture_itself_is_shown(tmp_path: Path) -> None:
     assert red > 100 * 100
 
 
-@pytest.mark.parametrize("name", ["$x$", r"$\frac$", "$_$ ^", "100% $ and $", "{}", "a_b^c"])
-def test_names_are_text_not_formulas(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["$x$", r"$\frac$", "$_$ ^", "100% $ and $", "{}", "a_b^c", *ODD_NAMES]
+)
+def test_names_are_text_of_one_line_and_no_formulas(tmp_path: Path, name: str) -> None:
     path = tmp_path / "shown.png"
-    save_predictions([prediction(f"{name}.jpg", (name, "dog"))], [None], path)
-    save_predictions([prediction("a.jpg", (name, "dog"))], [name], path)
-    assert pixels_of(path).shape == (HEIGHT, WIDTH, 3)
+    for shown, truth in ((prediction(f"{name}.jpg", (name, "dog")), None), (prediction(), name)):
+        save_predictions([shown], [truth], path)
+        pixels = pixels_of(path)
+        assert pixels.shape == (HEIGHT, WIDTH, 3)
+        assert (np.abs(pixels - (200, 30, 40)).sum(axis=2) < 12).sum() > 200 * 200
 
 
 def test_an_old_picture_is_replaced(tmp_path: Path) -> None:

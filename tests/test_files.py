@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from prep import files
-from prep.files import only_run, read_regular, whole_file, whole_folder
+from prep.files import check_regular, only_run, read_regular, whole_file, whole_folder
 from prep.program import UserError
 
 
@@ -77,7 +78,49 @@ def test_with_resume_what_a_killed_writer_left_is_kept(tmp_path: Path) -> None:
     partial.write_text("half")
     with pytest.raises(OSError, match="file"), whole_file(path, resume=True):
         raise OSError(errno.ENOSPC, "No space left on device")
+    assert partial.read_text() == "half"
+    with pytest.raises(OSError, match="file"), whole_file(path, resume=True):
+        raise OSError(errno.EIO, "Input/output error")
     assert names_in(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "socket"])
+def test_what_is_no_file_is_refused_where_one_is_to_be_written(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        os.mknod(path, stat.S_IFSOCK)
+    with (
+        pytest.raises(UserError, match=rf"cannot write {path}: it is a .*{kind}"),
+        whole_file(path),
+    ):
+        pytest.fail("a name in use was given out")
+    assert names_in(tmp_path) == ["x"]
+
+
+def test_a_link_stays_and_its_target_appears_whole(tmp_path: Path) -> None:
+    link, target = tmp_path / "here" / "link", tmp_path / "there" / "target"
+    for path in (link, target):
+        path.parent.mkdir()
+    link.symlink_to("../there/target")
+    for text in ("new", "newer"):
+        with whole_file(link) as partial:
+            assert partial == target.with_name("target.partial")
+            partial.write_text(text)
+            with pytest.raises(UserError, match="is being written"), whole_file(target):
+                pytest.fail("two writers of one file")
+        assert link.is_symlink()
+        assert target.read_text() == text
+    assert names_in(target.parent) == ["target"]
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to("x")
+    with pytest.raises(UserError, match=r"x: Too many levels"), whole_file(tmp_path / "x"):
+        pytest.fail("a name that leads nowhere was given out")
 
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
@@ -160,9 +203,14 @@ def test_a_regular_file_is_read_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="more than 9 bytes"):
         read_regular(tmp_path / "a", limit=9)
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(OSError, match="not a regular file"):
-            read_regular(path)
+    for path, kind in (
+        (tmp_path / "pipe", "pipe"),
+        (Path("/dev/zero"), "dev"),
+        (tmp_path, "folder"),
+    ):
+        for read in (read_regular, check_regular):
+            with pytest.raises(OSError, match=rf"it is a {kind}.*, not a regular file"):
+                read(path)
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "none")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import random
 import sys
 import zipfile
@@ -19,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from prep import files, handover, program
+from prep import files, handover, npz, program
 from prep.handover import (
     Card,
     ClassEntry,
@@ -282,11 +284,21 @@ def test_an_npz_holds_no_time_of_day(tmp_path: Path) -> None:
 def test_statistics_of_another_version_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "FORMAT_VERSION", 7)
+    monkeypatch.setattr(handover, "STATISTICS_VERSION", 7)
     write_statistics(some_statistics(), tmp_path / "x.npz")
     monkeypatch.undo()
-    with pytest.raises(UserError, match=r"format version 7, this program reads 3.*prep stats"):
+    with pytest.raises(UserError, match=r"format version 7, this program reads 4.*prep stats"):
         read_statistics(tmp_path / "x.npz")
+
+
+def test_statistics_without_a_checksum_are_of_an_older_version_or_not_as_written(
+    tmp_path: Path,
+) -> None:
+    values = dataclasses.asdict(some_statistics())
+    for version, said in ((3, "has format version 3, this program reads 4"), (4, "not as it was")):
+        np.savez(tmp_path / "x.npz", format_version=version, **values)
+        with pytest.raises(UserError, match=said):
+            read_statistics(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize("read", [read_records, read_statistics])
@@ -314,7 +326,16 @@ def test_an_npz_of_something_else_is_refused(
         read(tmp_path / "x.npz")
 
 
-def test_an_npz_cut_or_flipped_anywhere_is_refused_or_equal(tmp_path: Path) -> None:
+def equal(before: object, after: object) -> bool:
+    """Whether two records or statistics have the same values, shapes and dtypes."""
+    pairs = [(getattr(before, f.name), getattr(after, f.name)) for f in dataclasses.fields(before)]  # type: ignore[arg-type]
+    return all(
+        a.dtype == b.dtype and np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+        for a, b in pairs
+    )
+
+
+def test_records_cut_or_flipped_anywhere_are_refused_or_equal(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     write_records(some_records(), path)
     data = path.read_bytes()
@@ -323,13 +344,79 @@ def test_an_npz_cut_or_flipped_anywhere_is_refused_or_equal(tmp_path: Path) -> N
         changed = bytearray(data)
         changed[generator.integers(len(data))] ^= 1 << generator.integers(8)
         path.write_bytes(changed[: generator.integers(len(data))] if turn % 4 == 0 else changed)
+        with contextlib.suppress(UserError):
+            assert equal(read_records(path), some_records())
+
+
+LARGER = 32  # pixels: below some 20 a zip's reader has all of a mean image at once, and its crc32
+
+
+def test_a_flipped_bit_anywhere_in_statistics_is_refused_or_makes_no_difference(
+    tmp_path: Path,
+) -> None:
+    """A zip keeps dates and the like beside the arrays, which nobody reads."""
+    path = tmp_path / "x.npz"
+    write_statistics(some_statistics(LARGER), path)
+    data, refused = path.read_bytes(), 0
+    header = data.index(b"\x93NUMPY", data.index(b"mean_image.npy"))
+    shape = data.index(b"(32, 32, 3)", header)
+    generator = np.random.default_rng(3)
+    places = [*range(header, header + 128), *generator.integers(len(data), size=150).tolist()]
+    flips = [(place, int(generator.integers(8))) for place in places]
+    flips += [(place, bit) for place in range(shape, shape + 11) for bit in range(8)]
+    for place, bit in flips:
+        changed = bytearray(data)
+        changed[place] ^= 1 << bit
+        path.write_bytes(changed)
         try:
-            read = read_records(path)
+            assert equal(read_statistics(path), some_statistics(LARGER)), (place, bit)
         except UserError:
-            continue
-        assert np.array_equal(read.ptr, some_records().ptr)
-        assert np.array_equal(read.size, some_records().size)
-        assert np.array_equal(read.crc32, some_records().crc32)
+            refused += 1
+    assert refused > 0.8 * len(flips)
+
+
+@pytest.mark.parametrize("shape", [b"(12, 32, 3)", b"(32, 32, 1)", b"(00, 32, 3)"])
+def test_statistics_with_another_shape_in_their_header_are_refused(
+    tmp_path: Path, shape: bytes
+) -> None:
+    """Fewer bytes than there are: the zip's own checksum is never compared."""
+    path = tmp_path / "x.npz"
+    write_statistics(some_statistics(LARGER), path)
+    path.write_bytes(path.read_bytes().replace(b"(32, 32, 3)", shape))
+    with pytest.raises(
+        UserError, match=r"its checksum differs\); copy it again, or run `prep stat"
+    ):
+        read_statistics(path)
+
+
+def test_records_with_another_shape_in_a_header_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    numbers = np.arange(5000, dtype=np.uint64)
+    write_records(Records(numbers, numbers, numbers.astype(np.uint32)), path)
+    data = path.read_bytes()
+    place = data.index(b"(5000,)", data.index(b"crc32.npy"))
+    path.write_bytes(data[:place] + b"(1000,)" + data[place + 7 :])
+    with pytest.raises(UserError, match="its arrays differ in length"):
+        read_records(path)
+
+
+@pytest.mark.parametrize("read", [read_card, read_records, read_statistics])
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_file_is_named_and_keeps_nobody_waiting(
+    tmp_path: Path, read: Callable[[Path], object], kind: str
+) -> None:
+    path = tmp_path / "x"
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    with pytest.raises(UserError, match=rf"{path} .*it is a {kind}, not a regular file\); "):
+        read(path)
+
+
+def test_statistics_of_other_data_are_told_from_a_card_s_own(tmp_path: Path) -> None:
+    write_statistics(some_statistics(), tmp_path / "x.npz")
+    card = some_card(pixels_id="ab" * 32)
+    assert equal(handover.read_statistics_of(card, tmp_path / "x.npz"), some_statistics())
+    with pytest.raises(UserError, match=r"x\.npz is of other data \(pixels_id abab.*says 1111"):
+        handover.read_statistics_of(some_card(), tmp_path / "x.npz")
 
 
 def test_the_companions_are_named_after_the_beton() -> None:
@@ -345,7 +432,8 @@ def test_the_companions_are_named_after_the_beton() -> None:
 @pytest.mark.parametrize(
     ("module", "allowed"),
     [
-        (handover, {"numpy", "prep.files", "prep.program"}),
+        (handover, {"numpy", "prep", "prep.files", "prep.program"}),
+        (npz, {"numpy", "prep.files", "prep.program"}),
         (files, {"prep.program"}),
         (program, set()),
     ],

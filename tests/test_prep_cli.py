@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from conftest import CLASSES, small_jpeg
+from conftest import CLASSES, ODD_NAMES, small_jpeg
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -168,6 +168,10 @@ def test_prep_as_a_whole_loads_neither_torch_nor_ffcv() -> None:
         ["write-beton", "a", "b.beton", "--mode", "png"],
         ["write-beton", "a", "b.beton", "--order", "random"],
         ["write-beton", "a", "b.beton", "--seed", "-1"],
+        ["write-beton", "a", "b.beton", "--seed", "0"],
+        ["write-beton", "a", "b.beton", "--seed", "3", "--order", "class"],
+        ["resize", "a", "b", "--seed", "3"],
+        ["build", "a", "b", "--seed", "3", "--val-fraction", "0"],
         ["write-beton", "a", "b.beton", "--verify", "no"],
         ["stats"],
         ["verify"],
@@ -179,6 +183,12 @@ def test_a_wrong_option_exits_2(arguments: list[str]) -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "Usage: " in result.stderr
+
+
+def test_a_seed_of_nothing_says_what_it_is_of() -> None:
+    for command, what in (("write-beton", "--order shuffled"), ("resize", "--val-fraction")):
+        result = CliRunner().invoke(app, [command, "a", "b.beton", "--seed", "3"])
+        assert f"--seed 3 is of {what}; give both, or neither" in result.stderr
 
 
 # --------------------------------------------------------------------------- failures: 1
@@ -287,7 +297,8 @@ def test_what_stops_write_beton_is_one_line_and_leaves_nothing(
         assert (ended.code, ended.out) == (1, "")
         assert re.fullmatch(rf"prep: {said}\n", ended.err)
         left = {path.name for path in folder.iterdir()}
-        assert left == ({"train.beton.partial"} if fault == "second run" else set())
+        kept = fault in ("second run", "full disk")
+        assert left == ({"train.beton.partial"} if kept else set())
 
 
 def test_ctrl_c_ends_a_run_without_a_traceback_and_it_carries_on(
@@ -376,6 +387,9 @@ def test_missing_statistics_are_a_warning_that_says_what_to_run(copy: Path, tmp_
     )
     assert result.exit_code == 0
     assert f"run `prep stats {copy / 'train'}`" in result.stderr
+    result = CliRunner().invoke(app, ["verify", str(tmp_path / "t.beton"), "-j1"])
+    assert result.exit_code == 0
+    assert f"run `prep stats {tmp_path / 't.beton'}`" in result.stderr
     result = CliRunner().invoke(app, ["write-beton", str(copy / "val"), str(tmp_path / "v.beton")])
     assert result.stderr == ""
 
@@ -419,6 +433,9 @@ def test_rejects_and_files_passed_over_are_told(source: Path, tmp_path: Path) ->
     src = Path(shutil.copytree(source, tmp_path / "src"))
     (src / "train" / CLASSES[0] / "bad.png").write_bytes(b"no picture")
     (src / "train" / CLASSES[0] / "notes.txt").write_text("no picture by its name")
+    shutil.copytree(src / "train" / CLASSES[1], src / "train" / ".old")
+    (src / "train" / ".git").mkdir()
+    (src / "train" / ".git" / "config").write_text("no picture")
     arguments = ["resize", str(src), str(tmp_path / "out"), "--size", "32", "--jobs", "1"]
     result = CliRunner().invoke(app, arguments)
     assert "1 of 19 pictures of train were rejected" in str(result.exception)
@@ -427,6 +444,7 @@ def test_rejects_and_files_passed_over_are_told(source: Path, tmp_path: Path) ->
     assert "18 images, 1 rejected\n" in result.stdout
     assert f"rejected with their reasons: {tmp_path / 'out' / 'rejects.jsonl'}" in result.stdout
     assert f"1 file passed over, such as train/{CLASSES[0]}/notes.txt" in result.stderr
+    assert "1 folder of pictures passed over, such as train/.old: names that beg" in result.stderr
 
 
 def test_names_in_square_brackets_are_shown_as_they_are(copy: Path, tmp_path: Path) -> None:
@@ -437,6 +455,32 @@ def test_names_in_square_brackets_are_shown_as_they_are(copy: Path, tmp_path: Pa
     result = runner.invoke(app, ["inspect", str(beton)], env={"COLUMNS": "400"})
     assert result.exit_code == 0
     assert str(beton) in result.output
+
+
+def test_odd_names_of_classes_pass_through_every_command(
+    tmp_path: Path, prep_program: Program
+) -> None:
+    names = [name[:60] for name in ODD_NAMES]
+    for number, name in enumerate(names):
+        (tmp_path / "src" / name).mkdir(parents=True)
+        (tmp_path / "src" / name / f"{number}.jpg").write_bytes(small_jpeg(number))
+    (tmp_path / "src" / "words.txt").write_text(f"{names[0]}\n$math$_{{x}}^2\tan \x1b[1mname\n")
+    beton, png = tmp_path / "d" / "train.beton", tmp_path / "x.png"
+    for arguments in (
+        ("check", tmp_path / "src", "-j1"),
+        ("build", tmp_path / "src", tmp_path / "d", "--size", "16", "-j1"),
+        ("stats", beton, "-j1"),
+        ("verify", beton, "-j1"),
+        ("inspect", beton, "--png", png),
+    ):
+        ended = prep_program(*arguments)
+        assert ended.code == 0, ended.err
+        assert not set(ended.out + ended.err) & {"\x1b", "\a", "\b", "\r", "\u202e", "\u2028"}
+    with Image.open(png) as picture:
+        assert picture.size == (1324, 304)
+    shown = " ".join(prep_program("inspect", beton).out.split())
+    assert "an \\x1b[1mname" in shown
+    assert "1 sample each" in shown
 
 
 # --------------------------------------------------------------------------- sources
@@ -499,7 +543,7 @@ def test_a_validation_split_is_drawn_and_another_fraction_refused(
     ):
         ended = prep_program(*arguments, *changed, "--jobs", "1")
         assert ended.code == 1
-        was = "was prepared with val-fraction 0.5 of train with seed 0"
+        was = "was prepared with --val-fraction 0.5 of train with seed 0"
         assert f"{was}, this command says {named};" in ended.err
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from prep import prepared
 from prep.handover import read_card
-from prep.prepared import Place, open_prepared
+from prep.place import Place, read_unchanged
+from prep.prepared import open_prepared
 from prep.program import UserError
 
 
@@ -43,7 +44,7 @@ def test_places_of_a_range(prepared_set: Path) -> None:
     expected = [prepared_set / "train" / n for n in split.names.to_pylist()[4:7]]
     assert [place.path for place in split.places(4, 7)] == expected
     for place in split.places(0, len(split)):
-        assert prepared.read_unchanged(place) == place.path.read_bytes()
+        assert read_unchanged(place) == place.path.read_bytes()
 
 
 def test_a_place_is_a_file_or_a_part_of_one(tmp_path: Path) -> None:
@@ -51,10 +52,10 @@ def test_a_place_is_a_file_or_a_part_of_one(tmp_path: Path) -> None:
     whole = Place(tmp_path, "file", 0, None, 0)
     part = Place(tmp_path, "file", 30, 20, zlib.crc32(bytes(range(30, 50))))
     assert whole.read() == bytes(range(100))
-    assert prepared.read_unchanged(part) == bytes(range(30, 50))
+    assert read_unchanged(part) == bytes(range(30, 50))
     (tmp_path / "file").write_bytes(bytes(range(40)))  # cut short
     with pytest.raises(UserError, match=r"file has changed since it was prepared"):
-        prepared.read_unchanged(part)
+        read_unchanged(part)
 
 
 @pytest.mark.parametrize("size", [None, 20])
@@ -65,7 +66,7 @@ def test_what_is_no_file_keeps_nobody_waiting(tmp_path: Path, size: int | None, 
     else:
         (tmp_path / "x").mkdir()
     with pytest.raises(UserError, match=r"x cannot be read: .*; remove this prepared set and run"):
-        prepared.read_unchanged(Place(tmp_path, "x", 0, size, 0))
+        read_unchanged(Place(tmp_path, "x", 0, size, 0))
 
 
 @pytest.mark.parametrize("name", [".", "../train", "../val/../train", "x/.."])
@@ -112,8 +113,18 @@ def test_any_other_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_manifest_is_named(copy: Path) -> None:
     (copy / "train.parquet").unlink()
-    with pytest.raises(UserError, match=r"train\.parquet is missing; run `prep resize` again"):
+    with pytest.raises(UserError, match=r"train\.parquet is missing; prepare the data again"):
         open_prepared(copy / "train")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_file_in_the_place_of_the_manifest_is_named(copy: Path, kind: str) -> None:
+    path = copy / "train.parquet"
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    for read in (open_prepared, prepared.plan_of, prepared.originals):
+        with pytest.raises(UserError, match=rf"{path} cannot be read: it is a {kind}, not a reg"):
+            read(copy / "train")
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"PAR1" + bytes(90) + b"PAR1"])

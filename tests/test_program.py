@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import ODD_NAMES
 
-from prep.program import UserError, png_path, run_program
+from prep.program import UserError, png_path, rate, run_program, say, visible
 
 
 def failing(error: BaseException) -> Callable[[list[str]], object]:
@@ -113,6 +114,39 @@ def test_debug_lets_the_exception_through(
         run_program("prep", failing(error))
 
 
+def test_a_name_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ODD_NAMES:
+        say(name)
+        shown = capsys.readouterr().out
+        assert shown.endswith("\n")
+        assert shown[:-1] == visible(name)
+        assert not set(shown[:-1]) & {*map(chr, range(32)), "\x7f", "\x85", "\u2028", "\u202e"}
+    assert visible("\x1b[31m\n\udcff\u202e") == r"\x1b[31m\n\udcff\u202e"
+    for name in (
+        "n01440764 tench",
+        "Grünfink\u00a0",
+        "\N{GRINNING FACE}\u200d",
+        "שלום",
+        "[a] :b: $c$",
+    ):
+        assert visible(name) == name
+
+
+def test_a_failure_s_names_steer_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(monkeypatch, failing(UserError("\x1b[2Jx is no\nfolder"))) == 1
+    assert capsys.readouterr().err == "prep: \\x1b[2Jx is no folder\n"
+
+
+@pytest.mark.parametrize(
+    ("images", "seconds", "said"),
+    [(3057, 1.0, "3,057 images/s"), (10, 1.0, "10 images/s"), (1, 3.0, "0.3 images/s")],
+)
+def test_a_slow_rate_has_a_decimal(images: int, seconds: float, said: str) -> None:
+    assert rate(images, seconds) == said
+
+
 def test_a_png_option_takes_only_a_png_in_a_folder_that_exists(tmp_path: Path) -> None:
     assert png_path(None) is None
     assert png_path(tmp_path / "x.PNG") == tmp_path / "x.PNG"
@@ -120,3 +154,6 @@ def test_a_png_option_takes_only_a_png_in_a_folder_that_exists(tmp_path: Path) -
         png_path(tmp_path / "train.beton")
     with pytest.raises(UserError, match="absent is not a folder"):
         png_path(tmp_path / "absent" / "x.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match=r"folder\.png: that is a folder"):
+        png_path(tmp_path / "folder.png")

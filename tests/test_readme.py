@@ -112,7 +112,7 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
     for phrase in (
         "has no class folders; expected",
         "were rejected, more than --max-rejects",
-        "give another OUT",
+        "give another folder than",
         "is being written by another run",
         "cut short or damaged",
         "is not as it was written",

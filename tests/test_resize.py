@@ -407,7 +407,7 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path, tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        (Settings(side=33), "side 32, this command says 33"),
+        (Settings(side=33), "--size 32, this command says 33"),
         (Settings(side=32, quality=94), "quality 95, this command says 94"),
         (Settings(side=32, backend="pillow"), "backend turbo, this command says pillow"),
         (Settings(side=32, fit="squash"), "fit crop, this command says squash"),
@@ -469,7 +469,7 @@ def test_a_finished_split_of_too_many_rejects_is_not_called_good(
 def test_a_manifest_that_is_none_is_named(tmp_path: Path, tiny: Path) -> None:
     run(tiny, tmp_path / "out")
     (tmp_path / "out" / "train.parquet").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"train.parquet is damaged .*; remove this prepared set"):
+    with pytest.raises(UserError, match=r"train.parquet is damaged .*; remove what is call"):
         run(tiny, tmp_path / "out")
 
 

@@ -29,6 +29,12 @@ def test_a_line_is_shown_as_it_is(text: str, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == text + "\n"
 
 
+def test_a_name_in_a_line_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Screen() as shown:
+        shown.line("resumed from \x1b[31mx\n")
+    assert capsys.readouterr().err == "resumed from \\x1b[31mx\\n\n"
+
+
 def test_without_a_terminal_steps_show_at_intervals(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

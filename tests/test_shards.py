@@ -16,8 +16,9 @@ from prep import resize_unit, stats, write
 from prep.finish import SplitSummary
 from prep.handover import read_card
 from prep.images import Settings
+from prep.place import read_unchanged
 from prep.plan import Options
-from prep.prepared import open_prepared, plan_of, read_unchanged
+from prep.prepared import open_prepared, plan_of
 from prep.program import UserError
 from prep.resize import resize
 from prep.sources import find_source, listing
@@ -118,7 +119,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bytes(
 
 
 def test_another_layout_is_refused_by_name(source: Path, tarred: Path) -> None:
-    with pytest.raises(UserError, match="was prepared with layout tar, this command says tree"):
+    with pytest.raises(UserError, match="was prepared with --layout tar, this command says tree"):
         run(source, tarred, layout="tree")
     assert all(summary.already_done for summary in run(source, tarred))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ODD_NAMES
 from PIL import Image, ImageDraw, ImageFont
 
 from prep import sheet
@@ -36,6 +37,19 @@ def test_a_long_caption_is_cut_to_its_cell() -> None:
     cut = sheet._fit("a very long name of some kind of bird " * 3, draw, font)
     assert cut.endswith("…")
     assert draw.textlength(cut, font) <= sheet.CELL
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "", "i" * 100_000])
+def test_any_name_is_a_caption_of_one_line(name: str) -> None:
+    picture = np.zeros((20, 20, 3), np.uint8)
+    pixels = np.asarray(sheet.contact_sheet([picture] * 3, [name, "x", ""]))
+    assert pixels.shape == (154, 1324, 3)
+    outside = pixels.copy()
+    outside[: 4 + sheet.CELL + sheet.CAPTION, : 4 + 2 * (sheet.CELL + 4)] = 255
+    outside[4 : 4 + sheet.CELL, 4 + 2 * (sheet.CELL + 4) :][:, : sheet.CELL] = 255
+    assert (outside == 255).all()
+    cell = pixels[4 + sheet.CELL : -4, : 4 + sheet.CELL]
+    assert (cell < 128).any() == bool(name)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 9, 50])

@@ -171,12 +171,14 @@ def test_hidden_files_and_other_endings_are_counted_not_listed(tmp_path: Path) -
     )
     assert paths(source) == ["a/1.jpg"]
     assert source.skipped.count == 4
+    assert source.skipped.hidden == ()
     assert source.skipped.first in {"a/._1.jpg", "a/.DS_Store", "a/boxes.txt", "a/s/noending"}
 
 
 def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
-    source = find_source(fill(tmp_path, "a/1.jpg", ".thumbnails/1.jpg"))
+    source = find_source(fill(tmp_path, "a/1.jpg", ".thumbnails/1.jpg", ".git/x/config"))
     assert source.classes == ("a",)
+    assert source.skipped == Skipped(0, "", (".thumbnails",))
 
 
 @pytest.mark.parametrize("ending", ["JPEG", "jpg", "Png", "bmp", "gif", "webp", "TIF", "ppm"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import zlib
@@ -20,7 +21,8 @@ from prep import images, stats
 from prep.handover import read_card, read_statistics
 from prep.manifest import load
 from prep.moments import Moments, moments_of
-from prep.prepared import Place, open_prepared
+from prep.place import Place
+from prep.prepared import open_prepared
 from prep.program import UserError
 from prep.stats_source import read_prepared
 from prep.tables import statistics_table
@@ -212,6 +214,19 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_prepared_split_is_refused(source: Path) -> None:
     with pytest.raises(UserError, match=r"train\.json is missing"):
         stats.measure(source / "train", jobs=1)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_in_the_place_of_the_statistics_is_refused_before_any_work(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = copy / "train.stats.npz"
+    path.unlink()
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    monkeypatch.setattr(stats, "run_units", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(UserError, match=rf"cannot write {path}: it is a {kind}; remove it, or gi"):
+        stats.measure(copy / "train", jobs=1)
+    assert not list(copy.glob("train.stats.npz.*"))
 
 
 def one_file(copy: Path) -> Path:

@@ -71,7 +71,7 @@ def test_one_picture(prepared_set: Path, tmp_path: Path, mode: str) -> None:
 
 
 def test_a_beton_of_validation_is_refused(copy: Path) -> None:
-    with pytest.raises(UserError, match=r"val\.beton is the val split; .*the beton of OUT/train"):
+    with pytest.raises(UserError, match=r"val\.beton is the val split; .*only: give its beton"):
         stats.measure(copy / "val.beton", jobs=1)
     assert not (copy / "val.stats.npz").exists()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import joblib
 import pytest
 
+from prep import units
 from prep.program import UserError
 from prep.units import AHEAD, OrderedWorkers, run_units, worker_count
 
@@ -74,6 +75,17 @@ def test_no_units_are_no_results(jobs: int) -> None:
     assert list(run_units(square, [], jobs)) == []
 
 
+def test_the_environment_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONWARNINGS", raising=False)
+    for value in (None, "ignore::DeprecationWarning"):
+        if value is not None:
+            monkeypatch.setenv("PYTHONWARNINGS", value)
+        before = dict(os.environ)
+        with units._quiet_tracker():
+            assert os.environ["PYTHONWARNINGS"].endswith("ignore:resource_tracker:UserWarning")
+        assert dict(os.environ) == before
+
+
 def test_no_number_of_jobs_means_every_core() -> None:
     assert worker_count(None) == joblib.cpu_count()
     assert worker_count(3) == 3
@@ -88,10 +100,13 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         "    time.sleep(60)\n"
         "list(run_units(slow, range(2), 2))\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+    command, pipe = [sys.executable, "-c", program], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None
         workers = [int(process.stdout.readline()) for _ in range(2)]
         process.kill()
+        _, said = process.communicate(timeout=30)  # once no process of it is left
+    assert said == b""
     ended = time.monotonic() + 10
     while any(Path(f"/proc/{worker}/stat").exists() for worker in workers):
         assert time.monotonic() < ended, "a worker goes on"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def test_a_flipped_bit_of_a_sample_is_named_with_class_and_offset(copy: Path) ->
         flip(copy, offset, bit)
         entry = card.classes[opened.labels[sample]]
         assert (
-            f"1 damaged places; the first: sample {sample} of class {entry.wnid} ({entry.name})"
+            f"1 damaged place; the first: sample {sample} of class {entry.wnid} ({entry.name})"
             f" at offset {ptr}: its bytes have changed" in message(copy)
         )
         flip(copy, offset, bit)
@@ -155,6 +156,43 @@ def test_a_flipped_bit_of_a_companion_is_found_and_named(copy: Path, name: str) 
         assert name in message(copy), (offset, bit)
         flip(path, offset, bit)
     check(copy, jobs=1)
+
+
+def test_damaged_statistics_are_found_and_named(copy: Path) -> None:
+    path = copy.with_name("train.stats.npz")
+    data = path.read_bytes()
+    for damaged in (
+        data.replace(b"(256, 256, 3)", b"(056, 256, 3)"),
+        data.replace(b"(256, 256, 3)", b"(256, 256, 1)"),
+        data[:1000],
+        b"",
+    ):
+        path.write_bytes(damaged)
+        assert f"{path} is " in message(copy)
+    path.unlink()
+    check(copy, jobs=1)  # those of validation never exist
+    path.mkdir()
+    assert f"{path} is damaged (it is a folder, not a regular file)" in message(copy)
+
+
+def test_statistics_of_another_beton_are_named(copy: Path) -> None:
+    path = copy.with_suffix(".stats.npz")
+    other = dataclasses.replace(handover.read_statistics(path), pixels_id="0" * 64)
+    handover.write_statistics(other, path)
+    assert f"{path} is of other data (pixels_id 000000000000, the card says" in message(copy)
+    shutil.copy(path, copy.with_name("val.stats.npz"))
+    check(copy.with_name("val.beton"), jobs=1)
+    copy.with_name("val.stats.npz").write_bytes(b"")
+    assert "val.stats.npz is damaged" in message(copy.with_name("val.beton"))
+
+
+@pytest.mark.parametrize("name", ["train.json", "train.records.npz", "train.stats.npz"])
+def test_a_pipe_beside_a_beton_is_named_and_keeps_nobody_waiting(copy: Path, name: str) -> None:
+    path = copy.with_name(name)
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{path} " in message(copy)
+    assert "it is a pipe, not a regular file" in message(copy)
 
 
 def test_two_labels_that_change_places_are_named(copy: Path) -> None:

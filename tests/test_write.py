@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -22,6 +23,7 @@ from conftest import fill_disk
 from prep import beton, handover, page, prepared, write
 from prep.files import whole_file
 from prep.handover import read_card, read_records, read_statistics
+from prep.journal import Journal
 from prep.prepared import open_prepared
 from prep.program import UserError
 from prep.write import write_beton
@@ -197,11 +199,36 @@ def test_a_missing_folder_is_named(prepared_set: Path, tmp_path: Path) -> None:
         write_beton(prepared_set / "train", tmp_path / "no" / "train.beton", "jpg", jobs=1)
 
 
-def test_a_folder_in_the_place_of_the_beton_is_an_error(prepared_set: Path, place: Path) -> None:
-    place.mkdir()
-    with pytest.raises(OSError, match="Is a directory"):
+@pytest.mark.parametrize("name", ALL_FOUR)
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_in_the_place_of_one_is_refused_before_any_work(
+    prepared_set: Path, place: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    path = place.with_name(name)
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    monkeypatch.setattr(write, "_write_file", lambda *_: pytest.fail("work was done"))
+    said = rf"cannot write {path}: it is a {kind}; remove it, or give another name"
+    with pytest.raises(UserError, match=said):
         write_beton(prepared_set / "train", place, "jpg", jobs=1)
-    assert names_in(place) == []
+    assert names_in(place.parent) == [name]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_place_of_a_file_is_written_through(
+    prepared_set: Path, betons: Path, place: Path, tmp_path: Path, there: bool
+) -> None:
+    """So that a beton may lie on another disk than what is beside it."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ALL_FOUR:
+        if there:
+            (other / name).write_text("old")
+        place.with_name(name).symlink_to(other / name)
+    write_beton(prepared_set / "train", place, "jpg", jobs=1)
+    assert names_in(other) == names_in(place.parent) == ALL_FOUR
+    for name in ALL_FOUR:
+        assert place.with_name(name).is_symlink()
+        assert (other / name).read_bytes() == (betons / name).read_bytes()
 
 
 def test_the_card_of_another_split_is_not_overwritten(copy: Path) -> None:
@@ -222,11 +249,25 @@ def test_beside_its_own_split_one_card_serves_both(
         assert place.with_name(name).read_bytes() == (betons / name).read_bytes()
 
 
+@pytest.mark.parametrize("moment", ["write_records", "write_statistics"])
+def test_until_all_is_on_the_disk_a_beton_of_the_same_name_is_left_as_it_was(
+    copy: Path, place: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    write_beton(copy / "train", place, "jpg", jobs=1)
+    before = {path: path.read_bytes() for path in place.parent.iterdir()}
+    monkeypatch.setattr(handover, moment, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_beton(copy / "train", place, "raw", jobs=1)
+    partial = place.with_name("train.beton.partial")
+    partial.unlink()  # which the same command would carry on
+    assert {path: path.read_bytes() for path in place.parent.iterdir()} == before
+
+
 def test_a_write_beside_its_own_split_that_fails_keeps_the_split(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_beton(copy / "train", copy / "train.beton", "jpg", jobs=1)
-    monkeypatch.setattr(handover, "write_records", interrupt)
+    monkeypatch.setattr(Journal, "cut_off", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_beton(copy / "train", copy / "train.beton", "raw", jobs=1)
     assert len(open_prepared(copy / "train")) == 18
@@ -317,6 +358,16 @@ def test_what_reads_back_wrong_is_refused(
     assert names_in(place.parent) == []
 
 
+def test_raw_samples_larger_than_a_page_name_what_raw_has(copy: Path, place: Path) -> None:
+    card = dataclasses.replace(read_card(copy / "train.json"), side=1673)
+    handover.write_card(card, copy / "train.json")
+    said = (
+        "--mode raw: pictures of 1673x1673 have 8396787 bytes, .* prepare with --size 1672 or less"
+    )
+    with pytest.raises(UserError, match=said):
+        write_beton(copy / "train", place, "raw", jobs=1)
+
+
 def test_a_second_writer_is_refused(prepared_set: Path, place: Path) -> None:
     with (
         whole_file(place),
@@ -325,18 +376,34 @@ def test_a_second_writer_is_refused(prepared_set: Path, place: Path) -> None:
         write_beton(prepared_set / "train", place, "jpg", jobs=1)
 
 
-@pytest.mark.parametrize("blocks_left", [20, 50, 150])
-def test_a_full_disk_is_named_and_leaves_nothing(
-    prepared_set: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, blocks_left: int
+@pytest.mark.parametrize(
+    ("part", "full_at", "kept"),
+    [(0.2, "beton", 0), (0.7, "beton", 12), (1.0, "records.npz", 18), (1.5, "stats.npz", 18)],
+)
+def test_a_full_disk_is_named_and_room_lets_it_go_on(
+    prepared_set: Path,
+    place: Path,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: float,
+    full_at: str,
+    kept: int,
 ) -> None:
-    """Full in the metadata, in the pages, and at the very end."""
+    """Room for a part of the beton and its journal, for both, for the records too."""
     monkeypatch.setattr(beton, "PAGE_SIZE", 1 << 16)
-    filler = fill_disk(small_disk, blocks_left)
+    write_beton(prepared_set / "train", place, "jpg", jobs=1)
+    blocks = -(-(place.stat().st_size + 32 + 18 * 4) // 4096)
+    filler, path = fill_disk(small_disk, int(part * blocks)), small_disk / "train.beton"
     with pytest.raises(OSError, match="No space left on device") as caught:
-        write_beton(prepared_set / "train", small_disk / "train.beton", "jpg", jobs=2)
-    assert str(caught.value.filename).startswith(str(small_disk / "train."))
-    left = {filler.name, "train.records.npz"}  # the statistics are larger than the records
-    assert set(names_in(small_disk)) <= left
+        write_beton(prepared_set / "train", path, "jpg", jobs=1)
+    assert caught.value.filename == str(small_disk / f"train.{full_at}")
+    assert names_in(small_disk) == [filler.name, "train.beton.partial"]
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    assert write_beton(prepared_set / "train", path, "jpg", jobs=1).kept == kept
+    assert names_in(small_disk) == ALL_FOUR
+    for name in ALL_FOUR:
+        assert (small_disk / name).read_bytes() == place.with_name(name).read_bytes()
 
 
 def test_a_folder_that_may_not_be_written_is_named(prepared_set: Path, small_disk: Path) -> None:

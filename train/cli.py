@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prep.program import UserError, png_path
+from prep.program import UserError, counted, png_path, rate, say
 from train import __version__
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def run(
             keep=keep,
         )
     )
-    typer.echo(str(path))
+    say(str(path))
 
 
 @app.command(name="eval")
@@ -214,14 +214,14 @@ def evaluate(
     seconds = time.monotonic() - started
     for count, score in scores.items():
         name = "centre view" if count == 1 else f"{count} views"
-        typer.echo(
+        say(
             f"{name}: top-1 error {score.top1_error:.2%}, top-5 error {score.top5_error:.2%}, "
             f"loss {score.loss:.4f}"
         )
     samples = scores[1].samples
-    typer.echo(
-        f"{samples} images of {len(loaded.data.wnids)} classes in {seconds:.1f} s, "
-        f"{samples / seconds:,.0f} images/s"
+    say(
+        f"{counted(samples, 'image')} of {counted(len(loaded.data.wnids), 'class')} in "
+        f"{seconds:.1f} s, {rate(samples, seconds)}"
     )
 
 
@@ -260,11 +260,11 @@ def classify(
     )  # a picture file has no number to draw a place by
     predictions = stage.classify(network, loaded.data, pictures, k, seen)
     for prediction in predictions:
-        typer.echo(str(prediction.path))
+        say(str(prediction.path))
         for label, name, probability in zip(
             prediction.labels, prediction.names, prediction.probabilities, strict=True
         ):
-            typer.echo(f"  {probability:7.2%}  {loaded.data.wnids[label]}  {name}")
+            say(f"  {probability:7.2%}  {loaded.data.wnids[label]}  {name}")
     if png is not None:
         _save_predictions(predictions, loaded.data.wnids, loaded.data.names, png)
 
@@ -278,7 +278,7 @@ def _save_predictions(
     by_wnid = dict(zip(wnids, names, strict=True))
     truths = [by_wnid.get(prediction.path.absolute().parent.name) for prediction in predictions]
     save_predictions(predictions, truths, png)
-    typer.echo(f"predictions: {png}")
+    say(f"predictions: {png}")
 
 
 @app.command()
@@ -292,7 +292,7 @@ def recipes(
         typer.echo(recipe_text(name), nl=False)
         return
     for known in recipe_names():
-        typer.echo(f"{known:13}  {load_recipe(known).about}")
+        say(f"{known:13}  {load_recipe(known).about}")
 
 
 def _check_beton(path: Path) -> None:

@@ -139,14 +139,7 @@ def _check_records(path: Path, card: Card, records: Records) -> Reader:
 
 def training_statistics(dataset: Dataset) -> Statistics:
     """The statistics beside a training beton. Raises UserError when missing or of other data."""
-    path = handover.stats_path(dataset.path)
-    statistics = handover.read_statistics(path)
-    if statistics.pixels_id != dataset.card.pixels_id:
-        raise UserError(
-            f"{path} is of other data (pixels_id {statistics.pixels_id[:12]}, the beton's is "
-            f"{dataset.card.pixels_id[:12]}); run `prep stats` and `prep write-beton` again"
-        )
-    return statistics
+    return handover.read_statistics_of(dataset.card, handover.stats_path(dataset.path))
 
 
 def check_same_classes(card: Card, wnids: list[str], side: int, what: str) -> None:

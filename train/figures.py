@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from prep.files import whole_file
+from prep.program import visible
 from train.classify import Prediction
 
 COLUMNS = 5
+LETTERS = 40  # of a name
 
 
 def save_predictions(
@@ -34,7 +37,7 @@ def save_predictions(
         picture, bars = axes[2 * row][column], axes[2 * row + 1][column]
         picture.imshow(prediction.pixels)
         # parse_math: a name with dollar signs is no formula.
-        picture.set_title(truth or prediction.path.name, fontsize=9, parse_math=False)
+        picture.set_title(_short(truth or prediction.path.name), fontsize=9, parse_math=False)
         heights = range(len(prediction.names), 0, -1)
         colours = [
             ("tab:green" if name == truth else "tab:red" if truth and rank == 0 else "tab:blue")
@@ -44,8 +47,15 @@ def save_predictions(
         for height, name, probability in zip(
             heights, prediction.names, prediction.probabilities, strict=True
         ):
-            text = f"{name}  {probability:.0%}"
+            text = f"{_short(name)}  {probability:.0%}"
             bars.text(0.02, height, text, va="center", fontsize=8, parse_math=False)
         bars.set_xlim(0, 1)
-    with whole_file(path) as partial:
+    with whole_file(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of no font: a box is drawn
         figure.savefig(partial, format="png", dpi=110)
+
+
+def _short(name: str) -> str:
+    """A name in one line, no longer than its picture is wide."""
+    name = visible(name)
+    return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"

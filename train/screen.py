@@ -12,6 +12,8 @@ from typing import Any, Self, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from prep.program import visible
+
 Item = TypeVar("Item")
 
 LOG_INTERVAL = 30.0  # seconds between lines when the output is not a terminal
@@ -57,6 +59,7 @@ class Screen:
 
     def line(self, text: str) -> None:
         """A line that stays."""
+        text = visible(text)
         self._console.print(text, highlight=False, soft_wrap=True)
         if self._log is not None:
             with self._log.open("a", encoding="utf-8") as file:

@@ -30,7 +30,7 @@ from prep.sources.listing import (
     Source,
     Split,
 )
-from prep.sources.walk import EXTENSIONS, is_picture, subfolders, walk
+from prep.sources.walk import EXTENSIONS, hidden_folders, is_picture, subfolders, walk
 
 # From a file's name its label, or the name of its class where that is none of train's.
 LabelOf = Callable[[str], int | str]
@@ -134,15 +134,19 @@ class Lister:
         self._root = root
         self._skipped = 0
         self._first_skipped = ""
+        self._hidden: list[str] = []
 
     @property
     def skipped(self) -> Skipped:
-        return Skipped(self._skipped, self._first_skipped)
+        return Skipped(self._skipped, self._first_skipped, tuple(self._hidden))
 
     def split(self, name: str, of_folder: Mapping[str, LabelOf]) -> Split:
         """The split `name`: every picture below some folders, which are paths in the source."""
         builder = ListingBuilder()
         foreign: Counter[str] = Counter()
+        for beside in sorted({folder.rpartition("/")[0] for folder in of_folder}):
+            hidden = hidden_folders(self._root / beside)
+            self._hidden += [f"{beside}/{folder}".removeprefix("/") for folder in hidden]
         for folder, label_of in of_folder.items():
             for file, size in sorted(self._pictures(folder)):
                 label = label_of(file.rpartition("/")[2])

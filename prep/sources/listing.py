@@ -113,10 +113,11 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """Files that were passed over: no pictures by their names, or not regular."""
+    """What was passed over; names are relative to the source's folder."""
 
-    count: int = 0
-    first: str = ""  # the name of one of them, relative to the source's folder
+    count: int = 0  # files: no pictures by their names, or not regular
+    first: str = ""  # the name of one of them
+    hidden: tuple[str, ...] = ()  # folders with pictures, beside the classes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -83,11 +84,22 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def subfolders(folder: Path) -> list[str]:
+    """Those that may be classes or splits: a name that begins with a dot is hidden."""
+    return [name for name in _folders_in(folder) if not name.startswith(".")]
+
+
+def hidden_folders(folder: Path) -> list[str]:
+    """Those with a name that begins with a dot, if there are pictures in them."""
+    found = []
+    for name in sorted(_folders_in(folder)):
+        with contextlib.suppress(OSError, UserError):  # not for us to read
+            if name.startswith(".") and holds_pictures(folder / name):
+                found.append(name)
+    return found
+
+
+def _folders_in(folder: Path) -> list[str]:
     try:
-        return [
-            entry.name
-            for entry in os.scandir(folder)
-            if _is_folder(entry) and not entry.name.startswith(".")
-        ]
+        return [entry.name for entry in os.scandir(folder) if _is_folder(entry)]
     except (FileNotFoundError, NotADirectoryError):
         return []
