@@ -96,7 +96,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         "import os, signal, time\n"
         "from prep.units import run_units\n"
         "def slow(number):\n"
-        "    print(os.getpid(), flush=True)\n"
+        "    os.write(1, b'%d\\n' % os.getpid())\n"  # at once: two of them write
         "    time.sleep(60)\n"
         "list(run_units(slow, range(2), 2))\n"
     )
