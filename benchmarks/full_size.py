@@ -32,8 +32,8 @@ import scipy.io
 from benchmarks.machine import machine
 from benchmarks.report import tell
 from prep.handover import read_card
+from prep.images import EXTENSIONS
 from prep.manifest import Manifest, load
-from prep.sources.walk import EXTENSIONS
 
 VAL = 50_000
 POLL = 1.0  # seconds

@@ -13,6 +13,7 @@ The paper (section 2) says shorter side to 256 and central 256x256 patch, and na
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from prep.jpeg import MAX_PIXELS, Limits, RejectedImageError, one_line
 __all__ = [
     "BACKENDS",
     "EXIF",
+    "EXTENSIONS",
     "FILTERS",
     "FITS",
     "MAX_BYTES",
@@ -34,6 +36,7 @@ __all__ = [
     "Settings",
     "decode_as_ffcv",
     "encode_jpeg",
+    "is_picture",
     "jpeg_shape",
     "prepare",
     "too_many_bytes",
@@ -51,6 +54,10 @@ FITS = ("crop", "squash")
 EXIF = ("ignore", "apply")
 ON_TRUNCATED = ("reject", "accept")
 MAX_BYTES = 1 << 28  # of a file; 40 million RGB pixels of 16 bits, uncompressed, have 0.9 of this
+# Formats that Pillow reads with its default build; files with other endings are not pictures.
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()  # noqa: SIM905
+)
 FFCV_DECODER = f"libjpeg-turbo, fast DCT (simplejpeg {simplejpeg.__version__})"
 
 
@@ -91,6 +98,12 @@ class Prepared:
     width: int  # of the original, pixels; upright where EXIF is applied
     height: int
     kind: str  # format and colour mode of the original, such as "JPEG YCbCr" or "PNG RGBA"
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its name."""
+    hidden = name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
+    return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 (often)
 
 
 def prepare(data: bytes, settings: Settings) -> Prepared:

@@ -19,7 +19,7 @@ import numpy as np
 
 from prep.files import read_regular
 from prep.handover import UNLABELLED
-from prep.images import MAX_BYTES, too_many_bytes
+from prep.images import EXTENSIONS, MAX_BYTES, is_picture, too_many_bytes
 from prep.program import UserError, counted, examples
 from prep.sources.listing import (
     SPLITS,
@@ -30,7 +30,7 @@ from prep.sources.listing import (
     Source,
     Split,
 )
-from prep.sources.walk import EXTENSIONS, hidden_folders, is_picture, subfolders, walk
+from prep.sources.walk import hidden_folders, subfolders, walk
 
 # From a file's name its label, or the name of its class where that is none of train's.
 LabelOf = Callable[[str], int | str]

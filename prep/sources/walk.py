@@ -8,12 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from prep.images import is_picture
 from prep.program import UserError
-
-# Formats that Pillow reads with its default build; other files in a class folder are not pictures.
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()  # noqa: SIM905
-)
 
 SPLIT_NAMES = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
@@ -27,11 +23,6 @@ _Identity = tuple[int, int]  # of a folder, whatever the path to it: device and 
 def holds_pictures(folder: Path) -> bool:
     """Whether a file below `folder` is a picture by its name."""
     return any(is_picture(entry.name) for _, entry in walk(folder, folder.name))
-
-
-def is_picture(name: str) -> bool:
-    hidden = name.startswith(".")  # such as macOS's ._n01440764_18.JPEG
-    return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 (often)
 
 
 def split_of(shard: str) -> str:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from prep.files import read_regular
 from prep.handover import UNLABELLED
+from prep.images import EXTENSIONS
 from prep.program import UserError
 from prep.progress import progress
 from prep.sources.listing import SPLITS, Listing, ListingBuilder, Source, Split
@@ -34,7 +35,7 @@ from prep.sources.tars import (
     read_members,
     size_of,
 )
-from prep.sources.walk import EXTENSIONS, holds_pictures, split_of, subfolders
+from prep.sources.walk import holds_pictures, split_of, subfolders
 from prep.units import run_units
 
 LABEL_BYTES = 1 << 16  # a .cls or .json of more is none
