@@ -16,7 +16,16 @@ from train.augment import draw
 from train.augment_device import to_side
 from train.checkpoint import TrainedOn
 from train.dataset import open_dataset
-from train.evaluate import Views, cut_views, evaluate, probabilities, views_of, wrong
+from train.evaluate import (
+    Views,
+    cut_views,
+    evaluate,
+    judge,
+    probabilities,
+    score,
+    views_of,
+    wrong,
+)
 from train.loader import Batch, Batches
 from train.networks.paper import PaperNet
 from train.recipe import Mean, load_recipe
@@ -288,6 +297,67 @@ def test_the_centre_figure_is_the_same_with_one_view_and_with_ten(
     )
     assert one == {1: ten[1]}
     assert ten[10] != ten[1]
+
+
+def test_five_views_are_a_part_of_the_ten(mean: npt.NDArray[np.float32]) -> None:
+    images, labels = noise(6, seed=3), np.arange(6)
+    one, five, ten = (
+        evaluate(_Peaks(), batches_of(images, labels, 4), Views(torch.from_numpy(mean), views))
+        for views in (1, 5, 10)
+    )
+    assert (list(one), list(five), list(ten)) == ([1], [1, 5], [1, 5, 10])
+    assert one[1] == five[1] == ten[1]
+    assert five[5] == ten[5]
+    assert len({ten[1].loss, ten[5].loss, ten[10].loss}) == 3
+
+
+def test_all_views_are_of_one_pass_over_the_images(mean: npt.NDArray[np.float32]) -> None:
+    images, labels = noise(5), np.arange(5)
+    passes, views_seen = 0, 0
+
+    class Counting(_Peaks):
+        def forward(self, view: torch.Tensor) -> torch.Tensor:
+            nonlocal views_seen
+            views_seen += len(view)
+            return super().forward(view)
+
+    def once() -> Iterator[Batch]:
+        nonlocal passes
+        passes += 1
+        yield from batches_of(images, labels, 2)
+
+    judge(Counting(), once(), Views(torch.from_numpy(mean), 10))
+    assert (passes, views_seen) == (1, 5 * 10)
+
+
+def test_samples_are_judged_one_by_one(mean: npt.NDArray[np.float32]) -> None:
+    """In the order of the file, though the loader's memory is used again for every batch."""
+    images, labels = noise(7, seed=4), np.arange(7) % 6
+    memory = torch.empty(3, dtype=torch.int64)
+
+    def reused() -> Iterator[Batch]:
+        for batch in batches_of(images, labels, 3):
+            part = memory[: len(batch.labels)]
+            yield batch._replace(labels=part.copy_(batch.labels))
+
+    found = judge(_Peaks(), reused(), Views(torch.from_numpy(mean), 5))
+    views = probabilities(_Peaks(), torch.from_numpy(images), Views(torch.from_numpy(mean), 5))
+    for count, softmax in views.items():
+        judged = found[count]
+        assert judged.labels.tolist() == labels.tolist()
+        assert judged.best.tolist() == softmax.argmax(1).tolist()
+        likely = softmax[torch.arange(7), torch.from_numpy(labels)]
+        torch.testing.assert_close(judged.loss, -likely.log())
+        sixth = softmax.argmin(1)  # of six classes, the one that is not among the best five
+        assert judged.top5_wrong.tolist() == (sixth == torch.from_numpy(labels)).tolist()
+        assert score(judged).top1_error == float(judged.top1_wrong.double().mean())
+
+
+def test_without_images_there_are_no_errors_to_tell(mean: npt.NDArray[np.float32]) -> None:
+    """As in a validation that a signal has stopped before its first batch."""
+    found = evaluate(_Peaks(), iter(()), Views(torch.from_numpy(mean)))
+    assert found[1].samples == 0
+    assert np.isnan(found[1].loss)
 
 
 def test_a_probability_of_zero_gives_a_finite_loss(mean: npt.NDArray[np.float32]) -> None:
