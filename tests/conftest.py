@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "4")
 from prep import plan, resize, stats, write
 from prep.handover import Statistics
 from prep.sources import find_source
+
+if TYPE_CHECKING:
+    from train.checkpoint import Checkpoint
+    from train.recipe import Recipe
 
 CLASSES = ("n90000001", "n90000002", "n90000003")
 TRAIN_PER_CLASS, VAL_PER_CLASS = 6, 3
@@ -59,6 +63,38 @@ def make_statistics(side: int) -> Statistics:
         eigenvectors=vectors,
         decoder="test",
         pixels_id="test",
+    )
+
+
+def make_checkpoint(recipe: Recipe) -> Checkpoint:
+    """Of two classes and a mean image of 4x4, after one step, so that there are velocities."""
+    import torch
+
+    from train import networks, optimiser
+    from train.checkpoint import Checkpoint, TrainedOn
+
+    mean = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (4, 4, 3))).float()
+    names = ["n1", "n2"], ["one", "two"]
+    network = networks.build(recipe, 2)
+    sgd = optimiser.build(network, recipe)
+    for parameter in network.parameters():
+        parameter.grad = torch.full_like(parameter, 0.25)
+    sgd.step()
+    return Checkpoint(
+        recipe=recipe,
+        data=TrainedOn(*names, 4, 95, "turbo", "crop", "ignore", "ab" * 32, mean),
+        network=network.state_dict(),
+        average={},
+        optimiser=sgd.state_dict(),
+        scaler={},
+        epoch=3,
+        epoch_step=0,
+        step=12,
+        sums=[0.0] * 8,
+        history=[{"loss": 2.0, "val_top1_error": 0.5}, {"loss": 1.5, "val_top1_error": 0.25}],
+        threads=2,
+        origin="",
+        val_pixels_id="",
     )
 
 
@@ -164,6 +200,32 @@ ODD_NAMES = (
     "\N{LINE SEPARATOR}\N{NEXT LINE}\N{COMBINING ACUTE ACCENT}",
     "long " * 50,
 )
+
+
+@pytest.fixture
+def copied(betons: Path, tmp_path: Path) -> Path:
+    """A copy of the betons, for changing."""
+    return Path(shutil.copytree(betons, tmp_path / "betons"))
+
+
+@pytest.fixture(scope="session")
+def run_folder(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs, 18 pictures of three classes. Not to be changed by a test."""
+    from train_program import ONE_THREAD, TINY, call
+
+    out = tmp_path_factory.mktemp("trained") / "run"
+    assert call("run", "--beton", betons / "train.beton", "--out", out, *TINY, *ONE_THREAD) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def threads_as_they_were() -> Iterator[None]:
+    """torch's, which commands set."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def noise_images(count: int, side: int, seed: int = 0) -> npt.NDArray[np.uint8]:

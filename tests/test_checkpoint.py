@@ -10,19 +10,16 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from conftest import make_checkpoint
 
 from prep.program import UserError
 from train import checkpoint as checkpoints
-from train import networks, optimiser
-from train.checkpoint import Checkpoint, TrainedOn
+from train import networks
+from train.checkpoint import Checkpoint
 from train.recipe import LayerRate, Recipe, load_recipe
-
-HISTORY = [{"loss": 2.0, "val_top1_error": 0.5}, {"loss": 1.5, "val_top1_error": 0.25}]
-
-SIDE = 4  # the mean image's, to keep files small
+from train.resume import check_resumable
 
 
 @pytest.fixture(scope="module")
@@ -32,46 +29,8 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def data() -> TrainedOn:
-    mean = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (SIDE, SIDE, 3)))
-    return TrainedOn(
-        ["n1", "n2"],
-        ["one", "two"],
-        SIDE,
-        95,
-        "turbo",
-        "crop",
-        "ignore",
-        "ab" * 32,
-        mean.float(),
-    )
-
-
-@pytest.fixture(scope="module")
-def whole(recipe: Recipe, data: TrainedOn) -> Checkpoint:
-    """After one step, so that the optimiser has velocities."""
-    network = networks.build(recipe, 2)
-    sgd = optimiser.build(network, recipe)
-    for parameter in network.parameters():
-        parameter.grad = torch.full_like(parameter, 0.25)
-    sgd.step()
-    weights, velocity = network.state_dict(), sgd.state_dict()
-    return Checkpoint(
-        recipe=recipe,
-        data=data,
-        network=weights,
-        average={},
-        optimiser=velocity,
-        scaler={},
-        epoch=3,
-        epoch_step=0,
-        step=12,
-        sums=[0.0] * 8,
-        history=HISTORY,
-        threads=2,
-        origin="",
-        val_pixels_id="",
-    )
+def whole(recipe: Recipe) -> Checkpoint:
+    return make_checkpoint(recipe)
 
 
 @pytest.fixture
@@ -281,9 +240,9 @@ def changed_values(recipe: Recipe) -> dict[str, Any]:
 
 
 def test_the_same_recipe_and_data_resume(whole: Checkpoint, recipe: Recipe) -> None:
-    checkpoints.check_resumable(whole, recipe, whole.data, "", Path("runs/x"))
+    check_resumable(whole, recipe, whole.data, "", Path("runs/x"))
     reworded = dataclasses.replace(recipe, about="in other words")
-    checkpoints.check_resumable(whole, reworded, whole.data, "", Path("runs/x"))
+    check_resumable(whole, reworded, whole.data, "", Path("runs/x"))
 
 
 @pytest.mark.parametrize(
@@ -292,7 +251,7 @@ def test_the_same_recipe_and_data_resume(whole: Checkpoint, recipe: Recipe) -> N
 def test_resuming_with_another_value_names_it(whole: Checkpoint, recipe: Recipe, key: str) -> None:
     value = changed_values(recipe)[key]
     with pytest.raises(UserError) as caught:
-        checkpoints.check_resumable(
+        check_resumable(
             whole, dataclasses.replace(recipe, **{key: value}), whole.data, "", Path("runs/x")
         )
     message = str(caught.value)
@@ -304,6 +263,6 @@ def test_resuming_with_another_value_names_it(whole: Checkpoint, recipe: Recipe,
 def test_resuming_on_other_data_is_refused(whole: Checkpoint, recipe: Recipe) -> None:
     other = dataclasses.replace(whole.data, pixels_id="cd" * 32)
     with pytest.raises(UserError) as caught:
-        checkpoints.check_resumable(whole, recipe, other, "", Path("runs/x"))
+        check_resumable(whole, recipe, other, "", Path("runs/x"))
     assert "abababababab" in str(caught.value)
     assert "cdcdcdcdcdcd" in str(caught.value)

@@ -340,6 +340,15 @@ def test_a_last_batch_too_small_for_batch_norm_is_refused(betons: Path, tmp_path
     assert "--set batch=" in message
 
 
+def test_weights_for_pixels_of_another_scale_are_refused(
+    betons: Path, straight: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(betons, tmp_path, tiny("pixel_divisor=127.5"), val=False)
+    message = refusal(dataclasses.replace(settings, init=straight))
+    assert "are for pixels over 1, recipe demo has them over 127.5" in message
+    assert "--set pixel_divisor=1" in message
+
+
 def test_an_average_of_the_weights_is_kept_judged_and_resumed(
     betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

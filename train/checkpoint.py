@@ -16,7 +16,7 @@ from prep.files import whole_file
 from prep.handover import Card, Statistics
 from prep.images import Settings
 from prep.program import UserError
-from train import networks, schedule
+from train import networks, pretrained
 from train.networks.layers import AlexNet
 from train.recipe import Recipe, recipe_from_values
 
@@ -100,12 +100,17 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         ) from error
 
 
+def file_of(run: Path) -> Path:
+    """The checkpoint of a run's folder, or the file itself."""
+    return run / FILE_NAME if run.is_dir() else run
+
+
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint from a run's folder or a file, onto the CPU.
+    """Read a checkpoint from a run's folder or a file, onto the CPU; or torchvision's weights.
 
     Raises UserError when there is none, it is damaged, or of another version.
     """
-    file = path / FILE_NAME if path.is_dir() else path
+    file = file_of(path)
     try:
         _check_sums(file)
         values = torch.load(file, map_location="cpu", weights_only=True)
@@ -121,6 +126,8 @@ def load(path: Path) -> Checkpoint:
             f"{file} cannot be read as a checkpoint ({reason}); give the --out folder of a "
             "`train run`, which comes before other files"
         ) from error
+    if pretrained.are_torchvisions(values):
+        return _pretrained(values, file)
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(
@@ -136,8 +143,60 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"{file} is not a whole checkpoint ({error}); train again") from error
 
 
+def pretrained_data() -> TrainedOn:
+    """What torchvision's weights were learned from."""
+    wnids, names = pretrained.imagenet_classes()
+    return TrainedOn(
+        wnids=wnids,
+        names=names,
+        side=pretrained.SIDE,
+        quality=Settings.quality,
+        backend=pretrained.BACKEND,
+        fit=Settings.fit,
+        exif=Settings.exif,
+        pixels_id="",
+        mean_image=pretrained.mean_image(),
+    )
+
+
+def _pretrained(weights: dict[str, torch.Tensor], file: Path) -> Checkpoint:
+    """torchvision's weights, as if a run had ended with them."""
+    data = pretrained_data()
+    try:
+        network = pretrained.ours(weights)
+        outputs = len(network["fc8.bias"])
+    except (KeyError, ValueError) as error:  # a name that it lacks, or that no layer could have
+        raise UserError(
+            f"{file} holds weights of another network than torchvision's AlexNet ({error}); give "
+            "those of torchvision.models.alexnet, or the --out folder of a `train run`"
+        ) from error
+    if outputs != len(data.wnids):
+        raise UserError(
+            f"{file} holds weights for {outputs} classes, and nothing says which; give those for "
+            f"ImageNet-1k's {len(data.wnids)}"
+        )
+    return Checkpoint(
+        recipe=pretrained.recipe(),
+        data=data,
+        network=network,
+        average={},
+        optimiser={},
+        scaler={},
+        epoch=0,
+        epoch_step=0,
+        step=0,
+        sums=[],
+        history=[],
+        threads=torch.get_num_threads(),
+        origin="",
+        val_pixels_id="",
+    )
+
+
 def _check_sums(file: Path) -> None:
     """Raises BadZipFile where a byte was damaged: torch.load skips its own archive's checksums."""
+    if not zipfile.is_zipfile(file):  # as torch wrote files before 1.6; else torch.load says so
+        return
     with zipfile.ZipFile(file) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -160,7 +219,7 @@ def trained_network(checkpoint: Checkpoint, origin: Path) -> AlexNet:
 
     Raises UserError when the weights are those of another network.
     """
-    network = networks.build(checkpoint.recipe, len(checkpoint.data.wnids))
+    network = networks.without_weights(checkpoint.recipe, len(checkpoint.data.wnids))
     load_weights(network, judged_weights(checkpoint), origin)
     return network.eval()
 
@@ -175,30 +234,3 @@ def load_weights(network: AlexNet, weights: dict[str, torch.Tensor], origin: Pat
             f"{origin} holds the weights of another network than its recipe describes: {detail}; "
             "give the checkpoint of this recipe"
         ) from error
-
-
-def check_resumable(
-    checkpoint: Checkpoint, recipe: Recipe, data: TrainedOn, val_pixels_id: str, origin: Path
-) -> None:
-    """Raises UserError naming the first thing in which the run to resume differs from this one."""
-    by_epochs = recipe.schedule in ("one-cycle", "cosine")
-    free = {"about"} if by_epochs else {"about", "epochs"}  # may be extended
-    for field in dataclasses.fields(Recipe):
-        old, new = getattr(checkpoint.recipe, field.name), getattr(recipe, field.name)
-        if old != new and field.name not in free:
-            raise UserError(
-                f"{origin} was trained with {field.name} {old!r}, this command says {new!r}; give "
-                "another --out, or --resume never to start over"
-            )
-    if checkpoint.data.pixels_id != data.pixels_id:
-        raise UserError(
-            f"{origin} was trained on other data (pixels_id {checkpoint.data.pixels_id[:12]}, this "
-            f"beton's is {data.pixels_id[:12]}); give another --out, or --resume never to start "
-            "over"
-        )
-    if schedule.watches_validation(recipe) and checkpoint.val_pixels_id != val_pixels_id:
-        raise UserError(
-            f"{origin} has gone by other validation data (pixels_id "
-            f"{checkpoint.val_pixels_id[:12]}, this one is {val_pixels_id[:12]}); give the former, "
-            "another --out, or --resume never to start over"
-        )

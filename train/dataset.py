@@ -152,7 +152,7 @@ def check_same_classes(card: Card, wnids: list[str], side: int, what: str) -> No
         )
         raise UserError(
             f"{what} has other classes than the training data: {differing[0]} in place of "
-            f"{differing[1]}; prepare both splits from one source, or name another beton"
+            f"{differing[1]}; prepare both from one source, or name another beton"
         )
     if card.side != side:
         raise UserError(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
 
 from prep.program import UserError
 from train import checkpoint as checkpoints
+from train import schedule
+from train.checkpoint import Checkpoint, TrainedOn
+from train.recipe import Recipe
 from train.screen import Screen
 from train.state import Data, RunSettings, State
 
@@ -36,14 +40,40 @@ def named_origin(settings: RunSettings) -> str:
     """The checkpoint file that --resume PATH names; empty without one."""
     if settings.resume in ("auto", "never"):
         return ""
-    path = Path(settings.resume)
-    return str((path / checkpoints.FILE_NAME if path.is_dir() else path).resolve())
+    return str(checkpoints.file_of(Path(settings.resume)).resolve())
+
+
+def check_resumable(
+    checkpoint: Checkpoint, recipe: Recipe, data: TrainedOn, val_pixels_id: str, origin: Path
+) -> None:
+    """Raises UserError naming the first thing in which the run to resume differs from this one."""
+    by_epochs = recipe.schedule in ("one-cycle", "cosine")
+    free = {"about"} if by_epochs else {"about", "epochs"}  # may be extended
+    for field in dataclasses.fields(Recipe):
+        old, new = getattr(checkpoint.recipe, field.name), getattr(recipe, field.name)
+        if old != new and field.name not in free:
+            raise UserError(
+                f"{origin} was trained with {field.name} {old!r}, this command says {new!r}; give "
+                "another --out, or --resume never to start over"
+            )
+    if checkpoint.data.pixels_id != data.pixels_id:
+        raise UserError(
+            f"{origin} was trained on other data (pixels_id {checkpoint.data.pixels_id[:12]}, this "
+            f"beton's is {data.pixels_id[:12]}); give another --out, or --resume never to start "
+            "over"
+        )
+    if schedule.watches_validation(recipe) and checkpoint.val_pixels_id != val_pixels_id:
+        raise UserError(
+            f"{origin} has gone by other validation data (pixels_id "
+            f"{checkpoint.val_pixels_id[:12]}, this one is {val_pixels_id[:12]}); give the former, "
+            "another --out, or --resume never to start over"
+        )
 
 
 def resume(state: State, origin: Path, settings: RunSettings, data: Data, screen: Screen) -> None:
     loaded = checkpoints.load(origin)
     val_pixels_id = data.val.card.pixels_id if data.val else ""
-    checkpoints.check_resumable(loaded, settings.recipe, data.trained_on, val_pixels_id, origin)
+    check_resumable(loaded, settings.recipe, data.trained_on, val_pixels_id, origin)
     checkpoints.load_weights(state.network, loaded.network, origin)
     if state.average is not None:
         state.average.load_state_dict(loaded.average)

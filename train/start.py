@@ -15,6 +15,7 @@ from train import dataset as datasets
 from train import networks, optimiser, schedule
 from train.networks.layers import AlexNet
 from train.processes import Processes
+from train.recipe import Recipe
 from train.resume import named_origin, resume, resume_from
 from train.screen import Screen
 from train.state import Data, RunSettings, State
@@ -67,7 +68,7 @@ def start(settings: RunSettings, data: Data, processes: Processes, screen: Scree
     network = networks.build(recipe, len(data.trained_on.wnids))
     origin = resume_from(settings)
     if settings.init is not None and origin is None:
-        screen.line(_take_over(network, settings.init, data.trained_on.wnids))
+        screen.line(_take_over(network, settings.init, recipe, data.trained_on.wnids))
     network.to(device).to(memory_format=torch.channels_last)
     if processes.world > 1 and device.type == "cuda":  # gloo has none
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -103,9 +104,18 @@ def _average(network: nn.Module, decay: float) -> AveragedModel | None:
     return AveragedModel(network, multi_avg_fn=move, use_buffers=True)
 
 
-def _take_over(network: AlexNet, origin: Path, wnids: list[str]) -> str:
-    """Take the weights of another run, but a new last layer for other classes; says what it did."""
+def _take_over(network: AlexNet, origin: Path, recipe: Recipe, wnids: list[str]) -> str:
+    """Take the weights of another run, but a new last layer for other classes; says what it did.
+
+    Raises UserError when they were learned from pixels of another scale.
+    """
     loaded = checkpoints.load(origin)
+    if loaded.recipe.pixel_divisor != recipe.pixel_divisor:
+        raise UserError(
+            f"the weights of {origin} are for pixels over {loaded.recipe.pixel_divisor:g}, recipe "
+            f"{recipe.name} has them over {recipe.pixel_divisor:g}; give "
+            f"--set pixel_divisor={loaded.recipe.pixel_divisor:g}"
+        )
     weights = checkpoints.judged_weights(loaded)
     if loaded.data.wnids == wnids:
         checkpoints.load_weights(network, weights, origin)
