@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from train import networks
 from train.metrics import FILE_NAME, Metrics, read
+from train.recipe import load_recipe
 
 
 def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -51,6 +54,18 @@ def test_every_line_is_json(tmp_path: Path) -> None:
     write(tmp_path, 0, range(3))
     lines = (tmp_path / FILE_NAME).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
+
+
+def test_the_networks_graph_is_for_tensorboard(tmp_path: Path) -> None:
+    network = networks.build(load_recipe("demo", ["width=0.02"]), 3).train()
+    with Metrics(tmp_path, 0, 0) as recorder:
+        recorder.graph(network, torch.zeros(1, 3, 224, 224))
+    assert network.training
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    nodes = {node.name for node in events.Graph().node}
+    for layer in ("conv1", "norm1", "fc8"):
+        assert any(f"[{layer}]" in name for name in nodes), sorted(nodes)
 
 
 def test_no_file_no_rows(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from prep.files import only_run
 from prep.program import UserError
 from train import checkpoint as checkpoints
-from train import evaluate, schedule
+from train import evaluate, schedule, summary
 from train.augment import of_recipe
 from train.epoch import Run, Wish, train_epoch
 from train.evaluate import Score
@@ -85,6 +85,10 @@ def _run(
             if settings.resume == "never":
                 saving.start_over()
             recorder = stack.enter_context(Metrics(out, state.step, state.epoch))
+            if settings.summary:
+                for line in summary.lines(state.network, recipe.crop):
+                    screen.line(line)
+                recorder.graph(state.network, summary.example(state.network, recipe.crop))
         signals = stack.enter_context(Signals())
         stack.enter_context(_out_of_memory_named(settings))
         run = Run(

@@ -7,11 +7,16 @@ a row `{"kind": "epoch", ...}` an epoch. A resumed run first drops what lies aft
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from prep.files import whole_file
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 FILE_NAME = "metrics.jsonl"
 STEP_INTERVAL = 20
@@ -37,6 +42,13 @@ class Metrics:
         for name, value in values.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def graph(self, network: nn.Module, images: torch.Tensor) -> None:
+        """The network's graph for TensorBoard, as it evaluates float32 images [B,3,crop,crop]."""
+        with warnings.catch_warnings():
+            # TensorBoard's graphs are made by torch.jit.trace, which torch would like to give up.
+            warnings.filterwarnings("ignore", "`torch.jit.trace", FutureWarning)
+            self._board.add_graph(network, images)
 
     def __enter__(self) -> Self:
         return self

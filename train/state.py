@@ -35,6 +35,7 @@ class RunSettings:
     checkpoint_steps: int = 0  # between checkpoints in an epoch; 0: none
     checkpoint_minutes: float = 0.0  # the same in time
     keep: int = 0  # older checkpoints
+    summary: bool = False  # print the network's layers, draw its graph
 
 
 @dataclasses.dataclass(frozen=True)
