@@ -10,7 +10,7 @@ from conftest import ODD_NAMES
 from PIL import Image
 
 from train.classify import Prediction
-from train.figures import save_predictions
+from train.figures import DPI, MOST, ROW_HEIGHT, save_predictions
 
 WIDTH, HEIGHT = 286, 440  # pixels of a picture over its bars: 2.6 x 4.0 inches at 110 a dot
 
@@ -37,6 +37,11 @@ def test_the_size_follows_from_the_number_of_pictures(
     save_predictions([prediction()] * count, [None] * count, path)
     assert pixels_of(path).shape == (HEIGHT * rows, WIDTH * columns, 3)
     assert [each.name for each in tmp_path.iterdir()] == ["shown.png"]
+
+
+def test_as_many_are_drawn_as_matplotlib_can() -> None:
+    assert MOST / 5 * ROW_HEIGHT * DPI < 1 << 16
+    assert (MOST / 5 + 1) * ROW_HEIGHT * DPI >= 1 << 16
 
 
 def has_colour(pixels: np.ndarray, colour: tuple[int, int, int]) -> bool:

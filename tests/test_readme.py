@@ -63,6 +63,7 @@ def test_the_readme_shows_every_command() -> None:
         ("train", "run"),
         ("train", "eval"),
         ("train", "classify"),
+        ("train", "export"),
         ("train", "recipes"),
     }
     for command in ("prep verify", "prep inspect", "prep sample"):
@@ -90,6 +91,24 @@ def test_the_run_has_learned_and_written_what_the_readme_says(folder: Path) -> N
     assert (run / "last.pt").stat().st_size > 0
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     assert (folder / "predictions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_and_the_export_are_where_the_readme_says(folder: Path) -> None:
+    for name in ("per_class.csv", "confusions.csv", "categories.csv"):
+        assert f"`{name}`" in README
+        assert (folder / "tables" / name).read_text(encoding="utf-8").count("\n") > 1
+    assert (folder / "runs" / "paper" / "last.onnx").stat().st_size > 0
+
+
+def test_the_lines_of_python_run(folder: Path) -> None:
+    lines = re.findall(r"`(python -c \".*?\")`", README)
+    assert len(lines) == 2
+    printed = [shell(line, folder) for line in lines]
+    assert [done.stderr for done in printed] == ["", ""]
+    assert len(printed[0].stdout.strip("[] \n").split()) == 3
+    rows = (folder / "train.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0].replace('"', "") == "name,label"
+    assert len(rows) == 1 + 3 * 40
 
 
 def test_verify_inspect_and_a_second_resize_agree(folder: Path) -> None:

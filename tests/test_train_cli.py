@@ -1,26 +1,21 @@
-"""The `train` program: help, exit codes, one-line failures, and the commands from end to end."""
+"""The `train` program: help, exit codes, one-line failures, `run` and `recipes` from end to end."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import typer.main
-from PIL import Image
+from train_program import ONE_THREAD, TINY, call, failure
 from typer.testing import CliRunner
 
-from prep.handover import read_card, write_card
 from train import __version__, cli
 from train import metrics as run_metrics
 from train.recipe import load_recipe, recipe_names, recipe_text
@@ -28,58 +23,14 @@ from train.recipe import load_recipe, recipe_names, recipe_text
 HELP_SECONDS = 0.5  # of processor time, the design's limit
 LOADED_MACHINE = 2.0  # factor on it where others compute too
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
-TINY = ["--recipe", "demo", "--set", "width=0.07", "--set", "batch=8", "--set", "epochs=2"]
-ONE_THREAD = ["--workers", "1", "--device", "cpu"]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def call(*arguments: object) -> int:
-    """Run the program in this process; gives its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
-
-
-def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that a failing command prints, without the program's name."""
-    capsys.readouterr()
-    assert call(*arguments) == 1
-    out, line = capsys.readouterr()
-    assert out == ""
-    assert line.startswith("train: ")
-    assert line.count("\n") == 1
-    assert line.endswith("\n")
-    return line.removeprefix("train: ")
-
-
-@pytest.fixture(scope="module")
-def run_folder(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs. Not to be changed by a test."""
-    out = tmp_path_factory.mktemp("cli") / "run"
-    assert call("run", "--beton", betons / "train.beton", "--out", out, *TINY, *ONE_THREAD) == 0
-    return out
-
-
-@pytest.fixture
-def copied(betons: Path, tmp_path: Path) -> Path:
-    """A copy of the betons, for changing."""
-    return Path(shutil.copytree(betons, tmp_path / "betons"))
-
+pytestmark = pytest.mark.usefixtures("threads_as_they_were")
 
 # --------------------------------------------------------------------------- help
 
 
 def test_the_commands_are_those_of_the_design() -> None:
-    assert {"run", "eval", "classify", "recipes"} <= set(COMMANDS)
+    assert {"run", "eval", "classify", "export", "recipes"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -145,6 +96,8 @@ def test_the_program_starts_without_its_heavy_parts() -> None:
         ["eval", "x", "--beton", "y", "--batch", "0"],
         ["classify", "x"],
         ["classify", "x", "y", "-k", "0"],
+        ["classify", "x", "y", "--views", "all"],
+        ["export", "x", "--format", "keras"],
         ["recipes", "demo", "paper"],
         ["no-such-command"],
     ],
@@ -197,47 +150,13 @@ def test_val_beton_beside_the_training_data_is_used(run_folder: Path) -> None:
 
 
 def test_a_missing_run(betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (["eval", "--beton", betons / "val.beton"], ["classify", tmp_path / "a.jpg"]):
+    for command in (
+        ["eval", "--beton", betons / "val.beton"],
+        ["classify", tmp_path / "a.jpg"],
+        ["export"],
+    ):
         line = failure(capsys, command[0], tmp_path / "absent", *command[1:])
         assert str(tmp_path / "absent") in line
-
-
-def test_a_beton_of_other_classes(
-    run_folder: Path, copied: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    card = read_card(copied / "val.json")
-    renamed = dataclasses.replace(card.classes[0], wnid="n00000001")
-    card = dataclasses.replace(card, classes=(renamed, *card.classes[1:]))
-    write_card(card, copied / "val.json")
-    line = failure(capsys, "eval", run_folder, "--beton", copied / "val.beton", *ONE_THREAD)
-    assert "n00000001 in place of n90000001" in line
-    assert str(copied / "val.beton") in line
-
-
-def test_a_text_file_is_no_picture(
-    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("not a picture")
-    assert str(path) in failure(capsys, "classify", run_folder, path, "--device", "cpu")
-
-
-def test_a_png_that_cannot_be_written(run_folder: Path, source: Path, tmp_path: Path) -> None:
-    picture = next((source / "val").glob("*/*.JPEG"))
-    target = tmp_path / "absent" / "shown.png"
-    assert call("classify", run_folder, picture, "--png", target, "--device", "cpu") == 1
-
-
-def test_too_many_workers(
-    run_folder: Path, betons: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    threads = torch.get_num_threads()
-    try:
-        beton = betons / "val.beton"
-        line = failure(capsys, "eval", run_folder, "--beton", beton, "--workers", 1000)
-    finally:
-        torch.set_num_threads(threads)
-    assert "--workers 1000" in line
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -278,40 +197,20 @@ def test_run_prints_the_checkpoint_and_resumes(
     assert "has finished" in err
 
 
-def test_eval_prints_the_figures_of_the_last_epoch(
-    run_folder: Path, betons: Path, capsys: pytest.CaptureFixture[str]
+def test_a_summary_of_the_network_is_printed_and_changes_nothing(
+    run_folder: Path, betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    beton = betons / "val.beton"
-    assert call("eval", run_folder, "--beton", beton, "--views", "10", *ONE_THREAD) == 0
-    lines = capsys.readouterr().out.splitlines()
-    last = run_metrics.read(run_folder / run_metrics.FILE_NAME)[-1]
-    assert lines[0] == (
-        f"centre view: top-1 error {last['val_top1_error']:.2%}, top-5 error 0.00%, "
-        f"loss {last['val_loss']:.4f}"
+    beton, out = betons / "train.beton", tmp_path / "run"
+    arguments = ["--beton", beton, "--out", out, "--summary", *TINY, *ONE_THREAD]
+    assert call("run", *arguments) == 0
+    lines = capsys.readouterr().err.splitlines()
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("layer "))
+    assert lines[first + 1].split()[:2] == ["conv1", "Conv2d"]
+    assert any(line.startswith("all  ") for line in lines[first:])
+    with_, without = (
+        torch.load(folder / "last.pt", weights_only=True)["network"] for folder in (out, run_folder)
     )
-    assert lines[1].startswith("10 views: top-1 error ")
-    assert lines[2].startswith("9 images of 3 classes in ")
-    assert len(lines) == 3
-
-
-def test_classify_prints_the_best_classes_and_saves_them(
-    run_folder: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pictures = sorted((source / "val").glob("*/*.JPEG"))[:2]
-    png = tmp_path / "shown.png"
-    arguments = [run_folder / "last.pt", *pictures, "-k", 2, "--png", png, "--device", "cpu"]
-    assert call("classify", *arguments) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [lines[0], lines[3], lines[6]] == [*map(str, pictures), f"predictions: {png}"]
-    for line in (*lines[1:3], *lines[4:6]):
-        share, wnid, name = line.split()
-        assert 0 < float(share.removesuffix("%")) <= 100
-        assert (wnid, name) in zip(
-            ("n90000001", "n90000002", "n90000003"), ("first", "second", "third"), strict=True
-        )
-    with Image.open(png) as shown:
-        assert shown.format == "PNG"
-        assert np.asarray(shown).std() > 10  # not blank
+    assert all(torch.equal(with_[name], without[name]) for name in without)
 
 
 def test_recipes_lists_all_and_prints_one(capsys: pytest.CaptureFixture[str]) -> None:

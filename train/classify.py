@@ -1,12 +1,14 @@
 """Classifies picture files as evaluation would see them.
 
-A file goes through prep's own resize, with the settings of the training data, and JPEG encoding and
-is decoded as FFCV decodes it, so that its logits are those of the same original in a beton.
+Files are given one by one or as folders. A file goes through prep's own resize, with the settings
+of the training data, and JPEG encoding and is decoded as FFCV decodes it, so that its logits are
+those of the same original in a beton.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,34 @@ class Prediction:
     probabilities: list[float]
 
 
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """A file that is no picture, or cannot be read."""
+
+    path: Path
+    reason: str  # one line, which names the file
+
+
+def picture_files(named: Iterable[Path]) -> Iterator[Path]:
+    """Files as they are named, and the pictures below folders, by their names and sorted.
+
+    Raises UserError for a folder without any, when its turn comes.
+    """
+    for path in named:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(
+            file for file in path.rglob("*") if images.is_picture(file.name) and not file.is_dir()
+        )
+        if not found:
+            raise UserError(
+                f"{path} has no pictures, which are files with endings such as .jpg or .png; give "
+                "the folder that has them"
+            )
+        yield from found
+
+
 def load_picture(path: Path, data: TrainedOn) -> npt.NDArray[np.uint8]:
     """A picture file as a sample of the prepared set, uint8 [S,S,3]. Raises UserError."""
     try:
@@ -47,26 +77,23 @@ def load_picture(path: Path, data: TrainedOn) -> npt.NDArray[np.uint8]:
 def classify(
     network: nn.Module,
     data: TrainedOn,
-    paths: list[Path],
+    paths: Iterable[Path],
     k: int,
     views: Views,
-) -> list[Prediction]:
-    """Predictions in the order of `paths`, by the largest number of `views`.
+) -> Iterator[Prediction | Rejected]:
+    """What each of `paths` shows, in their order, by the largest number of `views`.
 
-    `network` is in evaluation mode on the views' device. Raises UserError for a file that is no
-    picture.
+    `network` is in evaluation mode on the views' device.
     """
-    device = views.mean_SSC.device
-    predictions = []
     for path in paths:
-        pixels = load_picture(path, data)
-        batch = torch.from_numpy(pixels)[None].to(device)
+        try:
+            pixels = load_picture(path, data)
+        except UserError as error:
+            yield Rejected(path, str(error))
+            continue
+        batch = torch.from_numpy(pixels)[None].to(views.mean_SSC.device)
         softmax = probabilities(network, batch, views)[views.count][0]
         best = softmax.topk(min(k, len(data.wnids)))
         labels = best.indices.tolist()
-        predictions.append(
-            Prediction(
-                path, pixels, labels, [data.names[label] for label in labels], best.values.tolist()
-            )
-        )
-    return predictions
+        names = [data.names[label] for label in labels]
+        yield Prediction(path, pixels, labels, names, best.values.tolist())

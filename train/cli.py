@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import enum
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from prep.program import UserError, counted, png_path, rate, say
-from train import __version__
-
-if TYPE_CHECKING:
-    from train.classify import Prediction
+from prep.program import say
+from train import __version__, cli_classify, cli_trained
+from train.options import DeviceOption, Workers, check_beton, check_run, cores
 
 app = typer.Typer(
     name="train",
@@ -26,43 +23,11 @@ app = typer.Typer(
 )
 
 
-class Device(enum.StrEnum):
-    """Where the network runs."""
-
-    cuda = "cuda"
-    cpu = "cpu"
-    mps = "mps"
-
-
 class Feed(enum.StrEnum):
     """Where training images are augmented."""
 
     cpu = "cpu"
     gpu = "gpu"
-
-
-class Views(enum.StrEnum):
-    """Crops an image is judged by."""
-
-    one = "1"
-    five = "5"
-    ten = "10"
-
-
-DeviceOption = Annotated[
-    Device | None, typer.Option(help="Where to run.", show_default="the best there is")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Threads that decode, augment and, on a CPU, compute.",
-        show_default="every core",
-    ),
-]
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="The --out folder of a run, or a checkpoint file.")
-]
 
 
 def _version(wanted: bool) -> None:
@@ -137,15 +102,19 @@ def run(
     compile_network: Annotated[
         bool, typer.Option("--compile", help="Compile the network with torch.compile.")
     ] = False,
+    summary: Annotated[
+        bool,
+        typer.Option("--summary", help="Print the network's layers; its graph to TensorBoard."),
+    ] = False,
 ) -> None:
     """Train; what was stopped carries on. Checkpoints every epoch, and on SIGTERM or SIGUSR1."""
     from train import schedule
     from train.recipe import load_recipe
 
     chosen = load_recipe(recipe, settings or ())
-    _check_beton(beton)
+    check_beton(beton)
     if init is not None:
-        _check_run(init)
+        check_run(init)
     if val_beton is None and (beside := beton.parent / "val.beton").exists():
         val_beton = beside
     schedule.check_validation(chosen, val_beton)
@@ -161,7 +130,7 @@ def run(
             out=out if out is not None else Path("runs") / chosen.name,
             resume=resume,
             device=start.choose_device(device.value if device else None),
-            workers=workers or _cores(),
+            workers=workers or cores(),
             feed=feed.value if feed else None,
             init=init,
             accumulate=accumulate,
@@ -169,116 +138,15 @@ def run(
             checkpoint_steps=checkpoint_steps,
             checkpoint_minutes=checkpoint_minutes,
             keep=keep,
+            summary=summary,
         )
     )
     say(str(path))
 
 
-@app.command(name="eval")
-def evaluate(
-    run: RunFolder,
-    beton: Annotated[Path, typer.Option(help="Data to judge by, such as val.beton.")],
-    views: Annotated[
-        Views,
-        typer.Option(help="1: centre crop; 5: and the corners; 10: and their mirror images."),
-    ] = Views.one,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 128,
-    device: DeviceOption = None,
-    workers: Workers = None,
-) -> None:
-    """Measure a run on a beton. Loss, top-1 and top-5 error; each image counts once."""
-    _check_run(run)
-    _check_beton(beton)
-
-    import torch
-
-    from train import checkpoint, dataset, start
-    from train import evaluate as stage
-    from train.loader import evaluation_batches
-    from train.screen import Screen
-
-    threads = workers or _cores()
-    torch.set_num_threads(threads)  # importing FFCV has set it to 1
-    loaded = checkpoint.load(run)
-    opened = dataset.open_dataset(beton)
-    dataset.check_same_classes(opened.card, loaded.data.wnids, loaded.data.side, str(beton))
-    place = start.choose_device(device.value if device else None)
-    network = checkpoint.trained_network(loaded, run).to(place)
-    started = time.monotonic()
-    batches = evaluation_batches(opened, batch, threads, place)
-    with Screen() as screen:
-        followed = screen.follow("eval", batches.sequential(), len(batches))
-        scores = stage.evaluate(
-            network, followed, stage.views_of(loaded.recipe, loaded.data, place, int(views))
-        )
-    seconds = time.monotonic() - started
-    for count, score in scores.items():
-        name = "centre view" if count == 1 else f"{count} views"
-        say(
-            f"{name}: top-1 error {score.top1_error:.2%}, top-5 error {score.top5_error:.2%}, "
-            f"loss {score.loss:.4f}"
-        )
-    samples = scores[1].samples
-    say(
-        f"{counted(samples, 'image')} of {counted(len(loaded.data.wnids), 'class')} in "
-        f"{seconds:.1f} s, {rate(samples, seconds)}"
-    )
-
-
-@app.command()
-def classify(
-    run: RunFolder,
-    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
-    k: Annotated[int, typer.Option("-k", min=1, help="Classes shown for each picture.")] = 5,
-    png: Annotated[
-        Path | None,
-        typer.Option(
-            "--png", metavar="FILE.png", callback=png_path, help="Also save pictures with bars."
-        ),
-    ] = None,
-    device: DeviceOption = None,
-) -> None:
-    """The most probable classes of picture files."""
-    if png is not None and png.resolve() in [picture.resolve() for picture in pictures]:
-        raise UserError(f"--png {png} is one of the pictures; give another name")
-    _check_run(run)
-
-    import dataclasses
-
-    import torch
-
-    from train import checkpoint, start
-    from train import classify as stage
-    from train.evaluate import views_of
-
-    torch.set_num_threads(_cores())  # importing FFCV has set it to 1
-    loaded = checkpoint.load(run)
-    place = start.choose_device(device.value if device else None)
-    network = checkpoint.trained_network(loaded, run).to(place)
-    seen = dataclasses.replace(
-        views_of(loaded.recipe, loaded.data, place, count=1), random=None
-    )  # a picture file has no number to draw a place by
-    predictions = stage.classify(network, loaded.data, pictures, k, seen)
-    for prediction in predictions:
-        say(str(prediction.path))
-        for label, name, probability in zip(
-            prediction.labels, prediction.names, prediction.probabilities, strict=True
-        ):
-            say(f"  {probability:7.2%}  {loaded.data.wnids[label]}  {name}")
-    if png is not None:
-        _save_predictions(predictions, loaded.data.wnids, loaded.data.names, png)
-
-
-def _save_predictions(
-    predictions: list[Prediction], wnids: list[str], names: list[str], png: Path
-) -> None:
-    """A picture's own class is known where its folder is called like one."""
-    from train.figures import save_predictions
-
-    by_wnid = dict(zip(wnids, names, strict=True))
-    truths = [by_wnid.get(prediction.path.absolute().parent.name) for prediction in predictions]
-    save_predictions(predictions, truths, png)
-    say(f"predictions: {png}")
+app.command(name="eval")(cli_trained.evaluate)
+app.command()(cli_classify.classify)
+app.command()(cli_trained.export)
 
 
 @app.command()
@@ -293,25 +161,6 @@ def recipes(
         return
     for known in recipe_names():
         say(f"{known:13}  {load_recipe(known).about}")
-
-
-def _check_beton(path: Path) -> None:
-    """A wrong name is told before torch and FFCV are imported, which takes seconds."""
-    if not path.is_file():
-        raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
-
-
-def _check_run(path: Path) -> None:
-    """As _check_beton."""
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give the --out folder of a `train run`")
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main() -> None:

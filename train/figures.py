@@ -12,6 +12,9 @@ from train.classify import Prediction
 
 COLUMNS = 5
 LETTERS = 40  # of a name
+ROW_HEIGHT = 4.0  # inches, of a picture and its bars
+DPI = 110  # dots an inch
+MOST = COLUMNS * int((1 << 16) / (ROW_HEIGHT * DPI))  # predictions; matplotlib draws 65,536 rows
 
 
 def save_predictions(
@@ -19,14 +22,14 @@ def save_predictions(
 ) -> None:
     """Save a PNG: each picture over bars of its classes' probabilities.
 
-    truths: the name of each picture's own class, where it is known: its bar is green when it is
-    the best, the best bar is red when it is another.
+    predictions: at most MOST. truths: the name of each picture's own class, where it is known: its
+    bar is green when it is the best, the best bar is red when it is another.
     """
     from matplotlib.figure import Figure
 
     rows = -(-len(predictions) // COLUMNS)
     columns = min(COLUMNS, len(predictions))
-    figure = Figure(figsize=(2.6 * columns, 4.0 * rows), layout="constrained")
+    figure = Figure(figsize=(2.6 * columns, ROW_HEIGHT * rows), layout="constrained")
     axes = figure.subplots(
         2 * rows, columns, gridspec_kw={"height_ratios": [1.6, 1.0] * rows}, squeeze=False
     )
@@ -52,7 +55,7 @@ def save_predictions(
         bars.set_xlim(0, 1)
     with whole_file(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of no font: a box is drawn
-        figure.savefig(partial, format="png", dpi=110)
+        figure.savefig(partial, format="png", dpi=DPI)
 
 
 def _short(name: str) -> str:

@@ -1,0 +1,58 @@
+"""What `train`'s commands share: options, and checks that are made before torch is imported."""
+
+from __future__ import annotations
+
+import enum
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prep.program import UserError
+
+
+class Device(enum.StrEnum):
+    """Where the network runs."""
+
+    cuda = "cuda"
+    cpu = "cpu"
+    mps = "mps"
+
+
+DeviceOption = Annotated[
+    Device | None, typer.Option(help="Where to run.", show_default="the best there is")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Threads that decode, augment and, on a CPU, compute.",
+        show_default="every core",
+    ),
+]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="The --out folder of a run, a checkpoint file, or torchvision's AlexNet weights.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
+
+
+def check_beton(path: Path) -> None:
+    """A wrong name is told before torch and FFCV are imported, which takes seconds."""
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
+
+
+def check_run(path: Path) -> None:
+    """As check_beton."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give the --out folder of a `train run`")
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
