@@ -210,7 +210,7 @@ class Build:
     def was_kept(self, finished: object, out: Path, said: str) -> bool:
         del out
         assert isinstance(finished, int)
-        return f"{self._pictures - finished} pictures in " in said
+        return f"{self._pictures - finished:,} pictures in " in said
 
 
 def units_noted(checkpoint: Path) -> int:
