@@ -59,7 +59,8 @@ class Task:
 
 
 def our_ways(task: Task, cores: int) -> dict[str, Way]:
-    from train.augment import Augment, of_recipe
+    from train.augment import Augment
+    from train.augmentation import of_recipe
     from train.dataset import open_dataset, training_statistics
     from train.loader import Batches
     from train.recipe import load_recipe

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from prep.handover import Statistics
-from train.augment import Augmentation, augment_batch, tables
+from train.augment import augment_batch, tables
+from train.augmentation import Augmentation
 
 GOLDEN = Path(__file__).with_suffix(".png")
 SIDE, CROP, EPOCHS, ROW = 40, 32, 32, 8

@@ -17,7 +17,7 @@ import torch
 from conftest import make_source, prepare, write_betons
 
 from train import optimiser, schedule
-from train.augment import of_recipe
+from train.augmentation import of_recipe
 from train.feed import Feeding, choose_feed
 from train.loader import evaluation_batches
 from train.processes import ALONE

@@ -21,8 +21,9 @@ from PIL import Image
 
 from prep.program import UserError
 from train import augment
-from train.augment import Augment, Augmentation, augment_batch, draw, mirror_row, of_recipe, tables
+from train.augment import Augment, augment_batch, draw, mirror_row, tables
 from train.augment_device import DeviceAugment
+from train.augmentation import Augmentation, of_recipe
 from train.philox import COLOUR_NOISE, CROP_AND_MIRROR, philox4x32
 from train.recipe import load_recipe
 

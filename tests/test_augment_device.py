@@ -12,8 +12,9 @@ from conftest import make_statistics
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from prep.program import UserError
-from train.augment import Augmentation, augment_batch, draw, tables
+from train.augment import augment_batch, draw, tables
 from train.augment_device import DeviceAugment, draw_torch, to_side
+from train.augmentation import Augmentation
 from train.colour import deviation_axes, image_axes
 
 IMAGE_SIDE = 256

@@ -12,7 +12,7 @@ import torch
 from prep import build, plan
 from prep.program import UserError
 from prep.sources import find_source
-from train.augment import Augmentation
+from train.augmentation import Augmentation
 from train.dataset import Dataset, open_dataset, training_statistics
 from train.feed import Feed, Feeding, choose_feed, feed_line
 

@@ -21,7 +21,8 @@ from prep import handover, images
 from prep.handover import Statistics
 from prep.program import UserError
 from train import reading
-from train.augment import Augment, Augmentation, draw
+from train.augment import Augment, draw
+from train.augmentation import Augmentation
 from train.dataset import Dataset, open_dataset, training_statistics
 from train.epoch_order import OrderName, epoch_order
 from train.loader import Batch, Batches

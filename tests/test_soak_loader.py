@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from benchmarks.machine import machine
-from train.augment import Augment, Augmentation
+from train.augment import Augment
+from train.augmentation import Augmentation
 from train.dataset import open_dataset, training_statistics
 from train.loader import Batches
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from prep.handover import Statistics
 from prep.program import UserError
-from train.augment import Augmentation, mean_picture
+from train.augmentation import Augmentation, mean_picture
 from train.colour import image_axes_torch, noise_axes, real_dtype
 from train.philox import COLOUR_NOISE, CROP_AND_MIRROR, TWO_TO_32, WORD, key_words, philox4x32_torch
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from train.augment import mean_picture
 from train.augment_device import crops_at, places_torch, to_side
+from train.augmentation import mean_picture
 from train.checkpoint import TrainedOn
 from train.loader import Batch
 from train.processes import ALONE, Processes

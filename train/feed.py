@@ -19,8 +19,9 @@ import torch
 from prep.handover import Statistics
 from prep.program import UserError
 from train import augment, reading
-from train.augment import Augment, Augmentation
+from train.augment import Augment
 from train.augment_device import DeviceAugment
+from train.augmentation import Augmentation
 from train.dataset import Dataset
 from train.epoch_order import OrderName
 from train.loader import Batch, Batches

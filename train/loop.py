@@ -12,7 +12,7 @@ from prep.files import only_run
 from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import evaluate, schedule, summary
-from train.augment import of_recipe
+from train.augmentation import of_recipe
 from train.epoch import Run, Wish, train_epoch
 from train.evaluate import Score
 from train.feed import Feeding, choose_feed, feed_line
