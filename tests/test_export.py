@@ -117,6 +117,17 @@ def test_safetensors_hold_the_weights_under_our_names(
         assert file.metadata() == export.metadata(checkpoint)
 
 
+def test_safetensors_have_the_same_bytes_every_time(
+    tiny: tuple[AlexNet, Checkpoint], tmp_path: Path
+) -> None:
+    """The library alone orders the texts anew in every file."""
+    files = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
+    for path in files:
+        export.write_safetensors(*tiny, path)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert (8 + int.from_bytes(files[0].read_bytes()[:8], "little")) % 8 == 0
+
+
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     export.check_packages()
     monkeypatch.setitem(sys.modules, "onnxscript", None)

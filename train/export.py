@@ -17,7 +17,7 @@ from torch import nn
 
 from prep.files import whole_file
 from prep.program import UserError
-from train.augment import mean_picture
+from train.augmentation import mean_picture
 from train.checkpoint import Checkpoint
 from train.recipe import Recipe
 
@@ -78,7 +78,20 @@ def write_safetensors(network: nn.Module, checkpoint: Checkpoint, path: Path) ->
     weights = {name: values.contiguous() for name, values in network.state_dict().items()}
     with whole_file(path) as partial:
         # Not save_file, whose file takes the other one's place and is for its owner alone.
-        partial.write_bytes(save(weights, metadata(checkpoint)))
+        partial.write_bytes(_in_order(save(weights, metadata(checkpoint))))
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same safetensors file with its texts sorted: the library writes them in any order.
+
+    A file is the header's size in 8 bytes, the header in JSON and spaces, the numbers.
+    """
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[start:]
 
 
 def check_packages() -> None:
