@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -309,6 +310,19 @@ def test_breaking_out_ends_the_thread(plain: Batches, taken: int) -> None:
 
     assert within_time(break_out) is None
     assert loader_threads() == before
+
+
+def test_an_epoch_that_is_over_is_let_go(plain: Batches) -> None:
+    """Its buffers and its order too, before the next one begins."""
+    epoch = plain.epoch(0, 0)
+    next(epoch)
+    thread = weakref.ref(plain._iterator)
+    assert thread() is not None
+    epoch.close()
+    until = time.monotonic() + 5
+    while thread() is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert thread() is None
 
 
 def test_an_epoch_after_a_broken_one_is_whole(sevens: Batches, seventh_epoch: Collected) -> None:

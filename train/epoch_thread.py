@@ -55,6 +55,7 @@ class PipelineThread(threading.Thread):
                 future.set_result(work())
             except BaseException as error:
                 future.set_exception(error)
+            del item, work, future  # they hold the epoch, which is to end when it is over
 
     def do(self, work: Callable[[], Any]) -> Any:
         """Its result, or its exception, from that thread."""
@@ -72,7 +73,7 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
         self._reading, self._stall, self._pipeline = reading, stall, pipeline
         self._failure: BaseException | None = None
         self._begun = time.monotonic()  # when the batch under way was
-        self._stalled = False
+        self._stalled = self._ended = False
         super().__init__(loader, order)
 
     def run(self) -> None:
@@ -107,6 +108,9 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
 
     def close(self) -> None:
         """End the thread, and wait until it has ended, unless it is what stalled."""
+        if self._ended:  # FFCV's base class closes again when it is thrown away
+            return
+        self._ended = True
         super().close()
         room = self.output_queue.not_full
         with room:  # it may be waiting for some
