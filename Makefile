@@ -2,7 +2,7 @@
 root := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 python := $(root).venv/bin/python
 
-.PHONY: setup demo test check format lock bench soak full-size large-beton large-loader
+.PHONY: setup demo test check format lock ffcv-wheel bench soak full-size large-beton large-loader
 
 setup:
 	@$(root)setup.sh
@@ -23,6 +23,9 @@ lock: setup  ## the newest versions that pyproject.toml allows
 	@cd $(root) && .venv/bin/uv pip compile pyproject.toml --extra dev --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-header --quiet \
 		--upgrade --output-file requirements.lock
+
+ffcv-wheel: setup  ## FFCV as one wheel for any Python, its libraries inside, in dist/
+	@$(root)docker/ffcv-wheel.sh
 
 soak: setup  ## kills, the demo's accuracy, what its network looks at; results in benchmarks/results/
 	@cd $(root) && $(python) -m pytest -m soak

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from train import networks, optimiser
 from train import step as steps
@@ -191,21 +192,22 @@ def test_a_gradient_too_large_for_fp16_is_left_out_and_the_scale_halved(
     assert half.scaler.get_scale() == 2.0**59
 
 
-def test_compiled_it_is_the_same_update(
+def test_compiled_it_is_the_same_update_and_compiled_once(
     make: MakeUpdater, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By torch.compile, up to where a machine's own code is made."""
-    monkeypatch.setattr(
-        steps.torch, "compile", functools.partial(torch.compile, backend="aot_eager")
-    )
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(steps.torch, "compile", functools.partial(torch.compile, backend=counter))
     screen = Lines()
     eager, compiled = make(), make(compile=True, screen=screen)
     assert screen.told[0].startswith("torch.compile: compiling")
     assert screen.told[1].startswith("torch.compile: ")
-    assert compiled.forward is not compiled.network
-    for number in range(2):
+    assert counter.frame_count > 0
+    graphs = counter.frame_count
+    for number in range(3):
         one, two = eager.step(batch, number, IMAGES), compiled.step(batch, number, IMAGES)
         torch.testing.assert_close(two, one, rtol=1e-5, atol=0)
+    assert counter.frame_count == graphs
     for name, values in weights(eager).items():
         assert_same(weights(compiled)[name], values)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from prep.program import say
-from train import __version__, cli_classify, cli_trained
-from train.options import DeviceOption, Workers, check_beton, check_run, cores
+from train import __version__, cli_bench, cli_classify, cli_trained
+from train.options import (
+    BetonOption,
+    DeviceOption,
+    FeedOption,
+    RecipeOption,
+    Settings,
+    Workers,
+    check_beton,
+    check_run,
+    cores,
+)
 
 app = typer.Typer(
     name="train",
@@ -21,13 +30,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich's help takes twice as long to import
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Feed(enum.StrEnum):
-    """Where training images are augmented."""
-
-    cpu = "cpu"
-    gpu = "gpu"
 
 
 def _version(wanted: bool) -> None:
@@ -47,20 +49,13 @@ def _program(
 
 @app.command()
 def run(
-    beton: Annotated[Path, typer.Option(help="Training data, written by `prep write-beton`.")],
+    beton: BetonOption,
     val_beton: Annotated[
         Path | None,
         typer.Option(help="Validation data.", show_default="val.beton beside --beton, if there"),
     ] = None,
-    recipe: Annotated[str, typer.Option(help="A name (see `train recipes`) or a .toml file.")] = (
-        "paper"
-    ),
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable."
-        ),
-    ] = None,
+    recipe: RecipeOption = "paper",
+    settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder.", show_default="runs/RECIPE")
     ] = None,
@@ -72,13 +67,7 @@ def run(
         ),
     ] = "auto",
     device: DeviceOption = None,
-    feed: Annotated[
-        Feed | None,
-        typer.Option(
-            help="Augment in the loader's threads (cpu) or on the device (gpu): same values.",
-            show_default="gpu on a GPU, else cpu",
-        ),
-    ] = None,
+    feed: FeedOption = None,
     workers: Workers = None,
     init: Annotated[
         Path | None,
@@ -147,6 +136,7 @@ def run(
 app.command(name="eval")(cli_trained.evaluate)
 app.command()(cli_classify.classify)
 app.command()(cli_trained.export)
+app.command()(cli_bench.bench)
 
 
 @app.command()

@@ -11,7 +11,7 @@ network of this size waits for, else cpu.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Literal
 
 import torch
@@ -82,6 +82,7 @@ class Feeding:
             world=world,
         )
         self.samples_of = self._batches.samples_of
+        self.stored = self._batches.epoch
         self._device = device
         self._augment: Any = None
         if feed == "gpu":
@@ -92,15 +93,17 @@ class Feeding:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def epoch(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, seed: int, epoch: int, first_step: int = 0) -> Generator[Batch, None, None]:
         """float32 images [B,3,crop,crop], channels last, of every sample once, from a step on."""
         number = torch.tensor(epoch, device=self._device)
-        for batch in self._batches.epoch(seed, epoch, first_step):
-            if self._augment is None:
-                yield batch
-            else:
-                images = self._augment(batch.images, batch.samples, number)
-                yield batch._replace(images=images)
+        for batch in self.stored(seed, epoch, first_step):
+            yield self.augmented(batch, number)
+
+    def augmented(self, batch: Batch, epoch: torch.Tensor) -> Batch:
+        """A batch as the loader gives it (`stored`), for the network; epoch: int64 []."""
+        if self._augment is None:
+            return batch
+        return batch._replace(images=self._augment(batch.images, batch.samples, epoch))
 
 
 def compiled_now() -> bool:

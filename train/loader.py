@@ -13,7 +13,7 @@ batches for any number of processes, from any step on. The last batch may be sma
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Literal, NamedTuple
 
 import numba
@@ -100,11 +100,11 @@ class Batches:
         """How many samples all processes together have in a step of an epoch, counted from 0."""
         return min(self._batch, len(self._dataset) - step * self._batch)
 
-    def sequential(self) -> Iterator[Batch]:
+    def sequential(self) -> Generator[Batch, None, None]:
         """Every sample once, in the order of the file."""
         return self._run(np.arange(len(self._dataset)), 0)
 
-    def epoch(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, seed: int, epoch: int, first_step: int = 0) -> Generator[Batch, None, None]:
         """Every sample once, in the order of `epoch`, augmented for it, from a step on."""
         if self._augment is not None:
             self._augment.epoch = epoch
@@ -144,7 +144,7 @@ class Batches:
         loader.graph.allocate_memory = lambda *_: memory  # once, not for every epoch
         return loader
 
-    def _run(self, order: Order, first_step: int) -> Iterator[Batch]:
+    def _run(self, order: Order, first_step: int) -> Generator[Batch, None, None]:
         if self._iterator is not None:
             raise RuntimeError("the epoch before has not ended, and its memory is to be used again")
         part = part_of_batches(order, self._batch, self._rank, self._world, first_step)

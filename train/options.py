@@ -20,6 +20,28 @@ class Device(enum.StrEnum):
     mps = "mps"
 
 
+class Feed(enum.StrEnum):
+    """Where training images are augmented."""
+
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+BetonOption = Annotated[
+    Path, typer.Option("--beton", help="Training data, written by `prep write-beton`.")
+]
+RecipeOption = Annotated[str, typer.Option(help="A name (see `train recipes`) or a .toml file.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable."),
+]
+FeedOption = Annotated[
+    Feed | None,
+    typer.Option(
+        help="Augment in the loader's threads (cpu) or on the device (gpu): same values.",
+        show_default="gpu on a GPU, else cpu",
+    ),
+]
 DeviceOption = Annotated[
     Device | None, typer.Option(help="Where to run.", show_default="the best there is")
 ]

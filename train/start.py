@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Literal
 
@@ -48,17 +49,20 @@ def choose_device(wanted: Device | None) -> torch.device:
 def open_data(settings: RunSettings) -> Data:
     if (origin := named_origin(settings)) and not Path(origin).exists():
         raise UserError(f"{settings.resume} does not exist; give the --out folder of a `train run`")
-    train = datasets.open_dataset(settings.beton)
+    data = open_train_data(settings.beton)
     schedule.check_validation(settings.recipe, settings.val_beton)
+    if settings.val_beton is None:
+        return data
+    val, known = datasets.open_dataset(settings.val_beton), data.trained_on
+    datasets.check_same_classes(val.card, known.wnids, known.side, str(settings.val_beton))
+    return dataclasses.replace(data, val=val)
+
+
+def open_train_data(beton: Path) -> Data:
+    """A training beton and its statistics, without validation data."""
+    train = datasets.open_dataset(beton)
     statistics = datasets.training_statistics(train)
-    trained_on = checkpoints.trained_on(train.card, statistics)
-    val = None
-    if settings.val_beton is not None:
-        val = datasets.open_dataset(settings.val_beton)
-        datasets.check_same_classes(
-            val.card, trained_on.wnids, trained_on.side, str(settings.val_beton)
-        )
-    return Data(train, val, statistics, trained_on)
+    return Data(train, None, statistics, checkpoints.trained_on(train.card, statistics))
 
 
 def start(settings: RunSettings, data: Data, processes: Processes, screen: Screen) -> State:

@@ -51,14 +51,15 @@ class Updater:
         """
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
         samples = batch.samples.to(self.device)
+        number = self._number(step)
         pieces = max(min(self.accumulate, len(labels)), 1)
         sums = torch.zeros(3, device=self.device)
         self.sgd.zero_grad()
         parts = (values.tensor_split(pieces) for values in (images, labels, samples))
-        for number, (x, y, which) in enumerate(zip(*parts, strict=True), start=1):
-            with self._together(number == pieces):
+        for piece, (x, y, which) in enumerate(zip(*parts, strict=True), start=1):
+            with self._together(piece == pieces):
                 with self._autocast():
-                    logits = self.forward(x, step, which)
+                    logits = self.forward(x, number, which)
                 loss = F.cross_entropy(
                     logits.float(), y, reduction="sum", label_smoothing=self.smoothing
                 )
@@ -90,11 +91,16 @@ class Updater:
         images = torch.zeros(batch, 3, crop, crop, device=self.device)
         images = images.contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            logits = self.forward(images, 0, torch.arange(batch, device=self.device))
+            samples = torch.arange(batch, device=self.device)
+            logits = self.forward(images, self._number(0), samples)
         logits.float().sum().backward()
         self.sgd.zero_grad()
         for name, values in self.network.named_buffers():
             values.copy_(buffers[name])
+
+    def _number(self, step: int) -> torch.Tensor:
+        """int64 [] on the device: of a Python number, torch.compile would compile two networks."""
+        return torch.full((), step, dtype=torch.int64, device=self.device)
 
     def _autocast(self) -> Any:
         dtype = AUTOCAST.get(self.precision)

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# FFCV as one wheel for every Python from 3.8 on, with the libraries it needs inside: dist/ffcv-*.whl.
+#
+# FFCV's extension is a C library behind an empty Python module, called through ctypes. So it builds
+# once against Python's stable ABI; it calls OpenCV's core and imgproc and libturbojpeg only, which
+# auditwheel puts into the wheel. Machines that install it need no compiler and no OpenCV packages.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bin=$PWD/.venv/bin
+out=$PWD/dist
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+awk '/^ffcv==/ {wanted = 1} wanted {print} wanted && !/\\$/ {exit}' requirements.lock >"$work/ffcv.lock"
+export CFLAGS=-DPy_LIMITED_API=0x03080000 LDFLAGS=-Wl,--as-needed,--strip-debug # which names this folder
+export SOURCE_DATE_EPOCH=315532800 # 1980, the first year of zip files: the same wheel every time
+"$bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-binary ffcv \
+    --no-cache-dir --require-hashes --requirement "$work/ffcv.lock" --wheel-dir "$work/built"
+
+"$bin/wheel" unpack --dest "$work" "$work"/built/ffcv-*.whl
+unpacked=$(echo "$work"/ffcv-*/)
+library=$(find "$unpacked" -name '_libffcv.cpython-*.so')
+mv "$library" "$(dirname "$library")/_libffcv.abi3.so"
+mkdir "$work/packed"
+"$bin/wheel" pack --dest-dir "$work/packed" "$unpacked"
+"$bin/wheel" tags --remove --python-tag cp38 --abi-tag abi3 "$work"/packed/ffcv-*.whl
+
+mkdir -p "$out"
+PATH="$bin:$PATH" "$bin/auditwheel" repair --wheel-dir "$out" "$work"/packed/ffcv-*.whl
+ls -l "$out"/ffcv-*.whl

@@ -1,0 +1,249 @@
+"""Rates of a training run's parts, each by itself and together, in images/s.
+
+- loader: batches from the beton to the device, as the network's side is given them.
+- step: what the device augments of them, and the update, of one batch that lies there already.
+- both: as `train run` does it, without validation and checkpoints.
+
+In a round each part takes its turn, first some steps that do not count, then for some seconds. A
+first round is thrown away. On a CUDA device its events tell the time, between steps that are queued
+one behind the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import torch
+
+from prep.program import UserError
+from train.augmentation import of_recipe
+from train.feed import Feeding, choose_feed
+from train.loader import Batch
+from train.processes import ALONE
+from train.recipe import Precision
+from train.screen import Screen
+from train.start import start
+from train.state import Data, RunSettings
+from train.step import Updater, updater
+
+Steps = Callable[[], Generator[int, None, None]]  # endless, each giving its number of images
+
+PARTS = ("loader", "step", "both")
+BEFORE = 3  # steps that do not count: the loader's first batches, the allocator's first blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way of computing a step."""
+
+    batch: int
+    precision: Precision
+    compiled: bool
+
+    def __str__(self) -> str:
+        return f"batch {self.batch}, {self.precision}" + (", compiled" if self.compiled else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """images/s of one part, a number a round."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    def figures(self) -> dict[str, float]:
+        """For JSON."""
+        return {
+            "median": round(self.median, 3),
+            "lowest": round(min(self.rounds), 3),
+            "highest": round(max(self.rounds), 3),
+            "n": len(self.rounds),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a way gave; memory: bytes at its peak on a CUDA device, else 0."""
+
+    way: Way
+    parts: dict[str, Rates]
+    memory: int
+
+    @property
+    def of_the_slower(self) -> float:
+        """What both together keep of the slower one's rate; median of the rounds."""
+        loader, step, both = (self.parts[name].rounds for name in PARTS)
+        kept = (b / min(a, s) for a, s, b in zip(loader, step, both, strict=True))
+        return float(statistics.median(kept))
+
+
+def measure(
+    settings: RunSettings,
+    data: Data,
+    way: Way,
+    *,
+    rounds: int,
+    seconds: float,
+    screen: Screen,
+    beside: Mapping[str, Steps] | None = None,
+) -> Measured:
+    """The rates of one way; rounds of at least `seconds` a part.
+
+    beside: other parts that take their turns in the same rounds.
+    Raises UserError where the beton has fewer images than a batch.
+    """
+    if way.batch > len(data.train):
+        raise UserError(
+            f"{settings.beton} has {len(data.train)} images, fewer than a batch of {way.batch}; "
+            "give a smaller --batch"
+        )
+    recipe = dataclasses.replace(settings.recipe, batch=way.batch, precision=way.precision)
+    chosen = dataclasses.replace(settings, recipe=recipe, compile=way.compiled)
+    state = start(chosen, data, ALONE, Screen(silent=True))
+    state.network.train()
+    update = updater(chosen, state, ALONE, screen)
+    work = _Work(_feeding(chosen, data), update, recipe.seed, len(data.train) // way.batch)
+    parts: dict[str, Steps] = {"loader": work.loader, "step": work.step, "both": work.both}
+    parts |= beside or {}
+    device = settings.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    found: dict[str, list[float]] = {name: [] for name in parts}
+    for number in range(rounds + 1):
+        for name, part in parts.items():
+            screen.line(f"{way}: {name}, {f'round {number}' if number else 'before the rounds'}")
+            with closing(part()) as steps:
+                rate = _rate(steps, seconds, device)
+            if number > 0:
+                found[name].append(rate)
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return Measured(way, {name: Rates(tuple(rates)) for name, rates in found.items()}, memory)
+
+
+def _feeding(settings: RunSettings, data: Data) -> Feeding:
+    recipe = settings.recipe
+    feed = choose_feed(
+        settings.feed, settings.device, data.trained_on.side, image_side=recipe.image_side
+    )
+    return Feeding(
+        data.train,
+        data.statistics,
+        of_recipe(recipe),
+        recipe.batch,
+        settings.workers,
+        device=settings.device,
+        feed=feed,
+        order=recipe.order,
+    )
+
+
+class _Work:
+    """The parts: endless steps, each giving how many images it was of."""
+
+    def __init__(self, feeding: Feeding, updater: Updater, seed: int, whole_batches: int) -> None:
+        self._feeding, self._updater, self._seed = feeding, updater, seed
+        self._whole_batches = whole_batches
+        self._epochs = itertools.count()
+        self._steps = itertools.count()
+        self._epoch = torch.zeros((), dtype=torch.int64, device=updater.device)
+
+    def loader(self) -> Generator[int, None, None]:
+        for epoch in self._epochs:
+            with closing(self._feeding.stored(self._seed, epoch)) as batches:
+                for batch in self._whole(batches):
+                    yield len(batch.labels)
+
+    def step(self) -> Generator[int, None, None]:
+        with closing(self._feeding.stored(self._seed, next(self._epochs))) as batches:
+            batch = Batch(*(values.clone() for values in next(batches)))
+        while True:
+            yield self._update(self._feeding.augmented(batch, self._epoch))
+
+    def both(self) -> Generator[int, None, None]:
+        for epoch in self._epochs:
+            with closing(self._feeding.epoch(self._seed, epoch)) as batches:
+                for batch in self._whole(batches):
+                    yield self._update(batch)
+
+    def _whole(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Without an epoch's last batch, if it is smaller."""
+        return itertools.islice(batches, self._whole_batches)
+
+    def _update(self, batch: Batch) -> int:
+        images = len(batch.labels)
+        self._updater.step(batch, next(self._steps), images)
+        return images
+
+
+def _rate(steps: Iterator[int], seconds: float, device: torch.device) -> float:
+    """images/s over at least `seconds`, after BEFORE steps and some that tell how many."""
+    for _ in range(BEFORE):
+        next(steps)
+    count = 1
+    while True:
+        passed = moments(device)
+        images = sum(itertools.islice(steps, count))
+        took = passed()
+        if took >= seconds:
+            return images / took
+        count = math.ceil(count * min(1.1 * seconds / max(took, 1e-9), 100.0))
+
+
+def moments(device: torch.device) -> Callable[[], float]:
+    """Begin to measure; the function ends it, and gives the seconds."""
+    if device.type == "cuda":
+        begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(device)
+        begin.record()
+
+        def passed() -> float:
+            end.record()
+            end.synchronize()
+            return float(begin.elapsed_time(end)) / 1000
+
+        return passed
+    began = time.perf_counter()
+    return lambda: time.perf_counter() - began
+
+
+def lines(measured: Sequence[Measured]) -> Iterator[str]:
+    """A table for people."""
+    heads = ("batch", "precision", "network", *(f"{name}, images/s" for name in PARTS))
+    rows = [(*heads, "both of the slower", "memory")]
+    for each in measured:
+        way = each.way
+        network = "compiled" if way.compiled else "eager"
+        rates = (f"{each.parts[name].median:,.1f}" for name in PARTS)
+        memory = f"{each.memory / 2**20:,.0f} MiB" if each.memory else ""
+        rows.append(
+            (str(way.batch), way.precision, network, *rates, f"{each.of_the_slower:.2f}", memory)
+        )
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{cell:>{size}}" for cell, size in zip(row, wide, strict=True)).rstrip()
+
+
+def report(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """For JSON."""
+    return [
+        {
+            "batch": each.way.batch,
+            "precision": each.way.precision,
+            "compiled": each.way.compiled,
+            "images/s": {name: rates.figures() for name, rates in each.parts.items()},
+            "both of the slower": round(each.of_the_slower, 3),
+            "memory on the device, MiB": each.memory >> 20,
+        }
+        for each in measured
+    ]
