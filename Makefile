@@ -2,6 +2,10 @@
 root := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 python := $(root).venv/bin/python
 
+# What images install: parts of requirements.lock, for their Python; FFCV comes as a wheel of ours.
+of_the_lock := --constraint requirements.lock --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header --quiet
+
 .PHONY: setup demo test check format lock ffcv-wheel bench soak full-size large-beton large-loader
 
 setup:
@@ -23,6 +27,10 @@ lock: setup  ## the newest versions that pyproject.toml allows
 	@cd $(root) && .venv/bin/uv pip compile pyproject.toml --extra dev --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-header --quiet \
 		--upgrade --output-file requirements.lock
+	@cd $(root) && .venv/bin/uv pip compile --group prep $(of_the_lock) \
+		--output-file docker/prep.lock
+	@cd $(root) && .venv/bin/uv pip compile pyproject.toml $(of_the_lock) \
+		--no-emit-package ffcv --output-file docker/train.lock
 
 ffcv-wheel: setup  ## FFCV as one wheel for any Python, its libraries inside, in dist/
 	@$(root)docker/ffcv-wheel.sh
