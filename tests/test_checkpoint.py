@@ -224,6 +224,8 @@ def changed_values(recipe: Recipe) -> dict[str, Any]:
         old = getattr(recipe, field.name)
         if field.name == "crop":
             values["crop"] = 227
+        elif field.name == "val_views":
+            values["val_views"] = 5
         elif field.name == "layer_rates":
             values["layer_rates"] = (LayerRate("conv1", 1, 0.0),)
         elif isinstance(old, bool):

@@ -349,10 +349,10 @@ def test_weights_for_pixels_of_another_scale_are_refused(
     assert "--set pixel_divisor=1" in message
 
 
-def test_an_average_of_the_weights_is_kept_judged_and_resumed(
+def test_an_average_of_the_weights_is_kept_judged_by_five_views_and_resumed(
     betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = tiny("average_decay=0.9")
+    recipe = tiny("average_decay=0.9", "val_views=5")
     whole, stopped = (settings_of(betons, tmp_path / name, recipe) for name in ("a", "b"))
     loop.run(whole)
     with monkeypatch.context() as patch:
@@ -368,9 +368,9 @@ def test_an_average_of_the_weights_is_kept_judged_and_resumed(
     assert not torch.equal(judged["fc8.weight"], one.network["fc8.weight"])
     network = checkpoints.trained_network(one, whole.out)
     batches = evaluation_batches(open_dataset(betons / "val.beton"), 8, 1, CPU)
-    views = evaluate.views_of(recipe, one.data, CPU, 1)
-    score = evaluate.evaluate(network, batches.sequential(), views)[1]
-    assert score.loss == one.history[-1]["val_loss"]
+    views = evaluate.views_of(recipe, one.data, CPU, recipe.val_views)
+    scores = evaluate.evaluate(network, batches.sequential(), views)
+    assert scores[5].loss == one.history[-1]["val_loss"] != scores[1].loss
 
 
 def test_resuming_from_a_path_goes_on_in_another_folder(

@@ -113,6 +113,7 @@ def test_wrong_type_names_key_and_value(key: str, value: object) -> None:
         ("pool_dropout", 1.0),
         ("crop", 226),
         ("image_side", 223),
+        ("val_views", 2),
         ("pixel_divisor", 0.0),
         ("colour_noise", -0.1),
         ("share", 0),
@@ -191,6 +192,10 @@ def test_what_a_network_cannot_have_is_refused() -> None:
     assert "must be outputs for" in error_of(values() | {"network": "authors-2012"} | inputs)
     assert "must be inputs for" in error_of(values() | {"network": "torchvision"} | outputs)
     assert "momentum must be above 0" in error_of(values() | {"nesterov": True, "momentum": 0})
+    at_random = {"val_views": 5, "test_crop": "random"}
+    assert "val_views must be 1 where test_crop is random, it is 5" in error_of(
+        values() | at_random
+    )
 
 
 def test_limits_hold_for_changed_copies_too() -> None:

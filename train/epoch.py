@@ -99,7 +99,7 @@ def train_epoch(run: Run) -> dict[str, float] | None:
                 means = sums.take()
                 _check_finite(means, run, rate)
                 run.row("step", _named(means) | clock.window(run.updater) | {"learning_rate": rate})
-            run.screen.step(state.epoch_step, _running_figures(sums.means(), clock))
+            run.screen.step(state.epoch_step, _running_figures(run, clock, rate))
             wish = run.agreed_wish()
             if wish == Wish.STOP or (wish == Wish.CHECKPOINT and not last):
                 run.save()
@@ -200,11 +200,15 @@ def _named(means: Means) -> dict[str, float]:
     return dict(zip(NAMES, means.tolist(), strict=True))
 
 
-def _running_figures(means: Means, clock: _Clock) -> str:
+def _running_figures(run: Run, clock: _Clock, rate: float) -> str:
+    means, history = run.state.sums.means(), run.state.history
     if not means.any():
         return ""
     figures = clock.figures()
-    return (
-        f"loss {means[0]:.3f}, error top-1 {means[1]:.1%} top-5 {means[2]:.1%}, "
-        f"{figures['images_per_s']:,.0f} images/s, {figures['data_wait']:.1%} waiting for data"
+    line = f"loss {means[0]:.3f}, error top-1 {means[1]:.1%} top-5 {means[2]:.1%}"
+    if history and "val_top1_error" in history[-1]:
+        line += f", of validation {history[-1]['val_top1_error']:.1%}"
+    return line + (
+        f", rate {rate:.3g}, {figures['images_per_s']:,.0f} images/s, "
+        f"{figures['data_wait']:.1%} waiting for data"
     )

@@ -147,7 +147,7 @@ def _epoch(run: Run, val_batches: Batches | None) -> bool:
 
 
 def _validate(run: Run, batches: Batches) -> Score | None:
-    """By the centre view; None when a signal came in between."""
+    """By the recipe's number of views; None when a signal came in between."""
     recipe, settings = run.settings.recipe, run.settings
     stopped = False
 
@@ -163,10 +163,10 @@ def _validate(run: Run, batches: Batches) -> Score | None:
     scores = evaluate.evaluate(
         run.updater.judged(),
         until_signal(followed),
-        evaluate.views_of(recipe, run.data.trained_on, settings.device, count=1),
+        evaluate.views_of(recipe, run.data.trained_on, settings.device, recipe.val_views),
         run.processes,
     )
-    return None if stopped else scores[1]
+    return None if stopped else scores[recipe.val_views]
 
 
 @contextlib.contextmanager

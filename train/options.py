@@ -43,7 +43,8 @@ FeedOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[
-    Device | None, typer.Option(help="Where to run.", show_default="the best there is")
+    Device | None,
+    typer.Option("--device", "-d", help="Where to run.", show_default="the best there is"),
 ]
 Workers = Annotated[
     int | None,

@@ -59,6 +59,7 @@ class Recipe:
     image_side: int  # pixels: what images are brought to before the crop
     crop: int  # pixels
     test_crop: TestCrop  # of one view
+    val_views: int  # of each validation image while the run goes on: 1, 5 or 10
     mean: Mean  # "matched": the mean image at the crop's own place; "centre": its centre crop;
     # "channels": a mean of each colour; "half": 127.5
     pixel_divisor: float  # of everything less its mean, in training and test
@@ -109,6 +110,10 @@ class Recipe:
             "pool_dropout must be at least 0 and below 1": 0 <= self.pool_dropout < 1,
             "crop must be 224 or 227": self.crop in (224, 227),
             f"image_side must be at least the crop, {self.crop}": self.image_side >= self.crop,
+            "val_views must be 1, 5 or 10": self.val_views in (1, 5, 10),
+            "val_views must be 1 where test_crop is random": (
+                self.val_views == 1 or self.test_crop != "random"
+            ),
             "pixel_divisor must be above 0": self.pixel_divisor > 0,
             "share must be at least 1": self.share >= 1,
             "colour_noise must be at least 0": self.colour_noise >= 0,
