@@ -95,6 +95,7 @@ def make_checkpoint(recipe: Recipe) -> Checkpoint:
         threads=2,
         origin="",
         val_pixels_id="",
+        labels_sha256="",
     )
 
 

@@ -12,9 +12,10 @@ import torch
 from prep import build, plan
 from prep.program import UserError
 from prep.sources import find_source
+from train.augment_device import DeviceAugment
 from train.augmentation import Augmentation
 from train.dataset import Dataset, open_dataset, training_statistics
-from train.feed import Feed, Feeding, choose_feed, feed_line
+from train.feed import Feed, Feeding, choose_feed, compiled_if_possible, feed_line
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 AUGMENTATION = Augmentation(224, mirror=True, colour_noise=0.1, seed=3)
@@ -90,3 +91,22 @@ def test_the_loader_s_threads_do_not_resize() -> None:
 def test_the_screen_says_where_images_are_augmented() -> None:
     assert feed_line("cpu", 256) == "feed cpu: images are augmented by the loader's threads"
     assert "on the device, resized from 64 to 256 pixels" in feed_line("gpu", 64)
+
+
+def test_an_augmentation_that_cannot_be_compiled_is_used_as_it_is(
+    betons: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statistics = training_statistics(open_dataset(betons / "train.beton"))
+    augment, stored = DeviceAugment(AUGMENTATION, statistics), torch.zeros(2, 256, 256, 3)
+
+    def broken(*_: object, **__: object) -> object:
+        raise RuntimeError("no C compiler\nhere")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    assert compiled_if_possible(augment, stored) == (
+        augment,
+        "the augmentation is not compiled (no C compiler), and slower for it",
+    )
+    made = augment.forward
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: made)
+    assert compiled_if_possible(augment, stored.byte()) == (made, "")

@@ -16,7 +16,9 @@ import torch
 
 from prep import handover
 from prep.files import only_run
+from prep.order import Order
 from prep.program import UserError
+from prep.write import write_beton
 from train import checkpoint as checkpoints
 from train import epoch, evaluate, loop, metrics, schedule, signals
 from train.dataset import open_dataset
@@ -336,8 +338,86 @@ def test_weights_of_another_network_are_refused(
 def test_a_last_batch_too_small_for_batch_norm_is_refused(betons: Path, tmp_path: Path) -> None:
     recipe = tiny("network=batch-norm", "batch=17", "epochs=1", "warmup_epochs=0")
     message = refusal(settings_of(betons, tmp_path, recipe, val=False))
-    assert "18 images in batches of 17 leave 1 for the last step" in message
+    assert "18 images in batches of 17 leave 1 for a step" in message
     assert "--set batch=" in message
+
+
+@pytest.mark.parametrize("images", [18, 8])
+def test_pieces_too_small_for_batch_norm_are_refused(
+    betons: Path, tmp_path: Path, images: int
+) -> None:
+    """Of the last batch of two, or of all of them."""
+    recipe = tiny("network=batch-norm", "batch=16", "epochs=1", "warmup_epochs=0")
+    settings = settings_of(betons, tmp_path, recipe, val=False)
+    pieces = 2 if images == 18 else 9
+    message = refusal(dataclasses.replace(settings, accumulate=pieces))
+    assert f"too few for batch norm in 1 process(es) and {pieces} piece(s)" in message
+
+
+def test_weights_in_the_run_s_own_folder_are_refused(betons: Path, finished: Path) -> None:
+    """The new run would take their place."""
+    settings = settings_of(betons, finished, tiny(), "never", val=False)
+    for origin in (finished, finished / "best.pt"):
+        assert "lies in --out" in refusal(dataclasses.replace(settings, init=origin))
+    assert checkpoints.load(finished).step > 0
+
+
+def test_weights_of_one_run_and_the_state_of_another_are_refused(
+    betons: Path, finished: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(betons, tmp_path / "x", tiny(), str(finished), val=False)
+    assert "give one of the two" in refusal(dataclasses.replace(settings, init=finished))
+
+
+def test_going_on_from_a_finished_run_elsewhere_says_what_is_missing(
+    betons: Path, recipe: Recipe, finished: Path, tmp_path: Path
+) -> None:
+    message = refusal(settings_of(betons, tmp_path / "x", recipe, str(finished)))
+    assert f"{finished} has finished" in message
+    assert "--set epochs=" in message
+
+
+def test_the_same_samples_in_another_order_are_refused(
+    betons: Path, prepared_set: Path, tmp_path: Path
+) -> None:
+    """Crops, dropout and the epoch's order go by a sample's place in the file."""
+    write_beton(prepared_set / "train", tmp_path / "train.beton", "jpg", 1, Order("shuffled", 0))
+    recipe = tiny("epochs=1", "warmup_epochs=0", "schedule=steps")
+    loop.run(settings_of(betons, tmp_path / "run", recipe, val=False))
+    more = dataclasses.replace(recipe, epochs=2)
+    message = refusal(settings_of(tmp_path, tmp_path / "run", more, val=False))
+    assert "on the same samples in another order" in message
+
+
+def test_validation_data_may_come_later(betons: Path, tmp_path: Path) -> None:
+    recipe = tiny("epochs=1", "schedule=steps")
+    loop.run(settings_of(betons, tmp_path, recipe, val=False))
+    assert not (tmp_path / "best.pt").exists()
+    loop.run(settings_of(betons, tmp_path, dataclasses.replace(recipe, epochs=2)))
+    assert checkpoints.load(tmp_path / "best.pt").epoch == 2
+
+
+def test_ended_between_its_names_a_checkpoint_keeps_the_best(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """last.pt comes last: a run that goes on after it has had its best.pt."""
+    recipe = tiny("epochs=2", "schedule=steps")
+    ended = Path.replace
+
+    def end(self: Path, target: Path) -> Path:
+        if self.name == "last.pt.new":
+            raise KeyboardInterrupt
+        return ended(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", end)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(settings_of(betons, tmp_path, recipe))
+    assert checkpoints.load(tmp_path / "best.pt").epoch == 1
+    assert not (tmp_path / "last.pt").exists()
+    loop.run(settings_of(betons, tmp_path, recipe))
+    assert (tmp_path / "best.pt").exists()
+    assert not (tmp_path / "last.pt.new").exists()
 
 
 def test_weights_for_pixels_of_another_scale_are_refused(

@@ -34,6 +34,15 @@ def write_later(folder: Path, start: int, steps: range) -> None:
     write(folder, start, steps)
 
 
+def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
+    with Metrics(tmp_path, 0, 0) as recorder:
+        recorder.row("step", 20, {"loss": 1.5, "gradient_norm": float("inf")})
+        recorder.row("step", 40, {"loss": float("nan"), "gradient_norm": 2.0})
+    text = (tmp_path / FILE_NAME).read_text()
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+    assert [(row["loss"], row["gradient_norm"]) for row in rows] == [(1.5, None), (None, 2.0)]
+
+
 def test_rows_hold_kind_step_and_values(tmp_path: Path) -> None:
     with Metrics(tmp_path, 0, 0) as recorder:
         recorder.row("step", 20, {"loss": 1.5, "learning_rate": 0.01})

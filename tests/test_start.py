@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from prep.program import UserError
+from train.options import cores
+from train.processes import ALONE, Processes, own_device
 from train.start import choose_device
 
 CPU = torch.device("cpu")
@@ -31,3 +33,54 @@ def test_the_best_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cpu") == CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device(None) == torch.device("mps")
+
+
+@pytest.fixture
+def second_of_two(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """The environment that torchrun makes for it; the devices that are made current."""
+    chosen: list[torch.device] = []
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    return chosen
+
+
+def test_every_process_of_a_machine_has_a_gpu_of_its_own(
+    second_of_two: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    own = torch.device("cuda", 1)
+    assert own_device(torch.device("cuda")) == own
+    assert second_of_two == [own]
+    assert own_device(CPU) == CPU
+
+
+def test_a_process_without_a_gpu_is_told(
+    second_of_two: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="there are 1; give torchrun --nproc-per-node 1"):
+        own_device(torch.device("cuda"))
+    assert second_of_two == []
+
+
+def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(12)))
+    found = {}
+    for processes in ("1", "5", "100", "some"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        found[processes] = cores()
+    assert found == {"1": 12, "5": 2, "100": 1, "some": 12}
+
+
+@pytest.mark.parametrize(("theirs", "same"), [(5, True), (3, False), (8, False)])
+def test_processes_know_whether_they_have_the_same_number(
+    monkeypatch: pytest.MonkeyPatch, theirs: int, same: bool
+) -> None:
+    answers = iter([theirs, -theirs])  # of another process to the two questions
+    monkeypatch.setattr(Processes, "largest", lambda _, number: max(number, next(answers)))
+    assert Processes(0, 2).same(5) == same
+
+
+def test_one_process_agrees_with_itself() -> None:
+    assert ALONE.same(7)

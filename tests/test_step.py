@@ -215,7 +215,7 @@ def test_compiled_it_is_the_same_update_and_compiled_once(
 def test_where_it_cannot_be_compiled_the_run_goes_on_without(
     make: MakeUpdater, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: Any) -> Any:
+    def broken(_: Any, **__: Any) -> Any:
         def forward(*_: object) -> Any:
             raise RuntimeError("no C++ compiler\nhere")
 

@@ -109,9 +109,12 @@ def measure(
         )
     recipe = dataclasses.replace(settings.recipe, batch=way.batch, precision=way.precision)
     chosen = dataclasses.replace(settings, recipe=recipe, compile=way.compiled)
+    if way.compiled:
+        torch._dynamo.reset()  # of another batch, the same network would be compiled for any
     state = start(chosen, data, ALONE, Screen(silent=True))
     state.network.train()
     update = updater(chosen, state, ALONE, screen)
+    way = dataclasses.replace(way, compiled=update.forward is not update.network)
     work = _Work(_feeding(chosen, data), update, recipe.seed, len(data.train) // way.batch)
     parts: dict[str, Steps] = {"loader": work.loader, "step": work.step, "both": work.both}
     parts |= beside or {}

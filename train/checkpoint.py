@@ -68,6 +68,7 @@ class Checkpoint:
     threads: int  # torch's; another number rounds differently
     origin: str  # the checkpoint file of another run that this one went on from, or ""
     val_pixels_id: str  # of the validation data; "" without any
+    labels_sha256: str  # of the training samples' labels in the beton's order
 
 
 def trained_on(card: Card, statistics: Statistics) -> TrainedOn:
@@ -190,6 +191,7 @@ def _pretrained(weights: dict[str, torch.Tensor], file: Path) -> Checkpoint:
         threads=torch.get_num_threads(),
         origin="",
         val_pixels_id="",
+        labels_sha256="",
     )
 
 

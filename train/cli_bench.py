@@ -90,10 +90,14 @@ def bench(
         for compiled in ([False, True] if compile_network else [False])
     ]
     with Screen() as screen:
-        measured = [
-            stage.measure(run, data, way, rounds=rounds, seconds=seconds, screen=screen)
-            for way in ways
-        ]
+        measured = []
+        for way in ways:
+            try:
+                measured.append(
+                    stage.measure(run, data, way, rounds=rounds, seconds=seconds, screen=screen)
+                )
+            except torch.OutOfMemoryError:
+                screen.line(f"{way}: {run.device} has too little memory for it")
     if as_json:
         say(json.dumps(stage.report(measured)))
     else:

@@ -69,7 +69,10 @@ class Run:
         """Write a checkpoint; all processes call it, process 0 writes and has the path."""
         checkpoint = _checkpoint(self)
         _check_weights(checkpoint)
-        return self.saving.save(checkpoint, best) if self.processes.first else None
+        path = self.saving.save(checkpoint, best) if self.processes.first else None
+        # torchrun ends all when one has ended: none may before the checkpoint is written.
+        self.processes.largest(0)
+        return path
 
 
 def train_epoch(run: Run) -> dict[str, float] | None:
@@ -193,6 +196,7 @@ def _checkpoint(run: Run) -> Checkpoint:
         threads=torch.get_num_threads(),
         origin=state.origin,
         val_pixels_id=val.card.pixels_id if val else "",
+        labels_sha256=run.data.train.labels_sha256,
     )
 
 

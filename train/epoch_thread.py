@@ -84,9 +84,14 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
             self._failure = error
             self.output_queue.put(None)
 
-    def run_pipeline(self, *arguments: Any) -> Any:
+    def run_pipeline(self, number: int, samples: Any, slot: int, event: Any) -> Any:
+        stream = self.cuda_streams[slot]
+        if stream is not None:
+            # FFCV copies without waiting, from memory of the host that is now filled again.
+            stream.synchronize()
         self._begun = time.monotonic()
-        return self._pipeline.do(functools.partial(super().run_pipeline, *arguments))
+        run = functools.partial(super().run_pipeline, number, samples, slot, event)
+        return self._pipeline.do(run)
 
     def __next__(self) -> Any:
         """The next batch. Raises StopIteration after the last, UserError when there will be none.

@@ -23,7 +23,7 @@ from train.augment import Augment
 from train.augment_device import DeviceAugment
 from train.augmentation import Augmentation
 from train.dataset import Dataset
-from train.epoch_order import OrderName
+from train.epoch_order import OrderName, part_size
 from train.loader import Batch, Batches
 
 Feed = Literal["cpu", "gpu"]
@@ -85,10 +85,13 @@ class Feeding:
         self.stored = self._batches.epoch
         self._device = device
         self._augment: Any = None
+        self.remark = ""  # for the screen
         if feed == "gpu":
             self._augment = DeviceAugment(augmentation, statistics).to(device)
             if device.type == "cuda":
-                self._augment = torch.compile(self._augment)
+                side, part = dataset.card.side, part_size(min(batch, len(dataset)), rank, world)
+                stored = torch.zeros(part, side, side, 3, dtype=torch.uint8, device=device)
+                self._augment, self.remark = compiled_if_possible(self._augment, stored)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -104,6 +107,19 @@ class Feeding:
         if self._augment is None:
             return batch
         return batch._replace(images=self._augment(batch.images, batch.samples, epoch))
+
+
+def compiled_if_possible(augment: DeviceAugment, stored_BSSC: torch.Tensor) -> tuple[Any, str]:
+    """By torch.compile, for batches like `stored_BSSC`; where that fails as it is, and why."""
+    compiled = torch.compile(augment, dynamic=False)
+    device = stored_BSSC.device
+    try:
+        samples = torch.arange(len(stored_BSSC), device=device)
+        compiled(stored_BSSC, samples, torch.tensor(0, device=device))
+    except Exception as error:  # compilers fail in every way there is
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        return augment, f"the augmentation is not compiled ({reason}), and slower for it"
+    return compiled, ""
 
 
 def compiled_now() -> bool:

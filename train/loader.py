@@ -118,8 +118,9 @@ class Batches:
         labels = [Labels(self._dataset.labels), ToTensor()]
         ahead = ReadAhead(self._reading, self._order, self._dataset.pages, self._dataset.page_size)
         if self._device.type != "cpu":
-            images.append(ToDevice(self._device))
-            labels.append(ToDevice(self._device))
+            unwaited = self._device.type == "cuda"  # whose streams EpochThread waits for
+            images.append(ToDevice(self._device, unwaited))
+            labels.append(ToDevice(self._device, unwaited))
         its_own = ffcv_loader.OSCacheManager
         ffcv_loader.OSCacheManager = lambda _: ahead
         Compiler.set_enabled(False)

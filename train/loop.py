@@ -54,6 +54,8 @@ def run(settings: RunSettings) -> Path:
         )
         with _places(settings, processes) as screen:
             screen.line(feed_line(feed, side, recipe.image_side))
+            if batches.remark:
+                screen.line(batches.remark)
             return _run(settings, data, processes, batches, screen)
 
 
@@ -76,6 +78,11 @@ def _run(
     path = out / checkpoints.FILE_NAME
     state = start(settings, data, processes, screen)
     if schedule.ended(recipe, state.epoch, state.history):
+        if not path.exists():
+            raise UserError(
+                f"{settings.resume} has finished: epoch {state.epoch} of at most {recipe.epochs}; "
+                "give a larger --set epochs= to go on"
+            )
         screen.line(f"{out} has finished: epoch {state.epoch} of at most {recipe.epochs}")
         return path
     saving = Saving(out, settings.checkpoint_steps, settings.checkpoint_minutes, settings.keep)

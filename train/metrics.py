@@ -7,6 +7,7 @@ a row `{"kind": "epoch", ...}` an epoch. A resumed run first drops what lies aft
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +38,13 @@ class Metrics:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def row(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
+        # JSON knows no infinity, which the gradients of a step have that fp16's scaler left out.
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        row = {"kind": kind, "step": step} | finite
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in values.items():
             if isinstance(value, float):

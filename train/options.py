@@ -77,5 +77,7 @@ def check_run(path: Path) -> None:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use; of those that torchrun started here, its share."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(own // int(share), 1) if share.isdecimal() and int(share) else own

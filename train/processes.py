@@ -51,6 +51,11 @@ class Processes:
         distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self.flags)
         return int(value.item())
 
+    def same(self, number: int) -> bool:
+        """Whether all processes have the same number; all call it and have the same answer."""
+        highest, lowest = self.largest(number), -self.largest(-number)
+        return highest == lowest
+
 
 ALONE = Processes()
 
@@ -73,6 +78,22 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, 
     if not (0 <= rank < world and local_rank >= 0):
         raise UserError(f"RANK={rank} is none of WORLD_SIZE={world} processes; start with torchrun")
     return rank, world, local_rank
+
+
+def own_device(device: torch.device) -> torch.device:
+    """This process's among the GPUs of its machine. Raises UserError when there are too few."""
+    _, world, local_rank = from_environment()
+    if device.type != "cuda" or world == 1:
+        return device
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU of its own: there are {count}; give "
+            f"torchrun --nproc-per-node {count}"
+        )
+    own = torch.device("cuda", local_rank)
+    torch.cuda.set_device(own)
+    return own
 
 
 @contextmanager

@@ -74,6 +74,11 @@ def resume(state: State, origin: Path, settings: RunSettings, data: Data, screen
     loaded = checkpoints.load(origin)
     val_pixels_id = data.val.card.pixels_id if data.val else ""
     check_resumable(loaded, settings.recipe, data.trained_on, val_pixels_id, origin)
+    if loaded.labels_sha256 != data.train.labels_sha256:
+        raise UserError(
+            f"{origin} was trained on the same samples in another order (write-beton --order); "
+            "give that beton, another --out, or --resume never to start over"
+        )
     checkpoints.load_weights(state.network, loaded.network, origin)
     if state.average is not None:
         state.average.load_state_dict(loaded.average)

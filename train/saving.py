@@ -39,14 +39,18 @@ class Saving:
     def save(self, checkpoint: Checkpoint, best: bool = False) -> Path:
         """Write it; returns where."""
         path = self._folder / checkpoints.FILE_NAME
-        checkpoints.save(checkpoint, path)
-        self._last = time.monotonic()
+        written = path.with_name(path.name + ".new")
+        checkpoints.save(checkpoint, written)
+        # last.pt at the end: a run that goes on from it has had its other names.
         if best:
-            _link(path, self._folder / BEST)
+            _link(written, self._folder / BEST)
         if self._keep:
-            _link(path, self._folder / KEPT.replace("*", f"{checkpoint.step:08d}"))
+            _link(written, self._folder / KEPT.replace("*", f"{checkpoint.step:08d}"))
+        written.replace(path)
+        if self._keep:
             for old in sorted(self._folder.glob(KEPT))[: -self._keep]:
                 old.unlink()
+        self._last = time.monotonic()
         return path
 
     def start_over(self) -> None:

@@ -120,7 +120,9 @@ def is_best(recipe: Recipe, history: History, measured: Mapping[str, float]) -> 
     """
     if recipe.watch not in measured:
         return False
-    return measured[recipe.watch] < min(_watched(recipe, history), default=float("inf"))
+    # A run may have had no validation data at first.
+    before = (epoch[recipe.watch] for epoch in history if recipe.watch in epoch)
+    return measured[recipe.watch] < min(before, default=math.inf)
 
 
 def watches_validation(recipe: Recipe) -> bool:

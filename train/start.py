@@ -15,7 +15,7 @@ from train import checkpoint as checkpoints
 from train import dataset as datasets
 from train import networks, optimiser, schedule
 from train.networks.layers import AlexNet
-from train.processes import Processes
+from train.processes import Processes, own_device
 from train.recipe import Recipe
 from train.resume import named_origin, resume, resume_from
 from train.screen import Screen
@@ -37,18 +37,19 @@ def choose_device(wanted: Device | None) -> torch.device:
         "cpu": True,
     }
     if wanted is None:
-        return torch.device(next(name for name, there in available.items() if there))
+        wanted = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
     if not available[wanted]:
         raise UserError(
             f"--device {wanted}: torch {torch.__version__} finds no such device here; give "
             "--device cpu, or check the driver"
         )
-    return torch.device(wanted)
+    return own_device(torch.device(wanted))
 
 
 def open_data(settings: RunSettings) -> Data:
     if (origin := named_origin(settings)) and not Path(origin).exists():
         raise UserError(f"{settings.resume} does not exist; give the --out folder of a `train run`")
+    _check_init(settings)
     data = open_train_data(settings.beton)
     schedule.check_validation(settings.recipe, settings.val_beton)
     if settings.val_beton is None:
@@ -56,6 +57,21 @@ def open_data(settings: RunSettings) -> Data:
     val, known = datasets.open_dataset(settings.val_beton), data.trained_on
     datasets.check_same_classes(val.card, known.wnids, known.side, str(settings.val_beton))
     return dataclasses.replace(data, val=val)
+
+
+def _check_init(settings: RunSettings) -> None:
+    if settings.init is None:
+        return
+    if settings.resume not in ("auto", "never"):
+        raise UserError(
+            f"--init {settings.init} and --resume {settings.resume}: a run begins with the weights "
+            "of one; give one of the two"
+        )
+    if checkpoints.file_of(settings.init).resolve().parent == settings.out.resolve():
+        raise UserError(
+            f"--init {settings.init} lies in --out {settings.out}, where the new run would take "
+            "its place; give another --out"
+        )
 
 
 def open_train_data(beton: Path) -> Data:
@@ -86,19 +102,34 @@ def start(settings: RunSettings, data: Data, processes: Processes, screen: Scree
     screen.line(_summary(settings, network, data, processes))
     if origin is not None:
         resume(state, origin, settings, data, screen)
+    if not processes.same(state.step):
+        raise UserError(
+            f"the processes would go on at different steps, process {processes.rank} at "
+            f"{state.step}; --out {settings.out} must be one folder that all of them see"
+        )
     return state
 
 
 def _check_last_batch(settings: RunSettings, samples: int, processes: Processes) -> None:
     """Batch norm of a layer without pixels, as in the network batch-norm, needs two images."""
-    batch = settings.recipe.batch
-    last = samples % batch or batch
-    least = last if settings.device.type == "cuda" else last // processes.world
-    if settings.recipe.network == "batch-norm" and least < 2:
+    batch, pieces = settings.recipe.batch, settings.accumulate
+    together = settings.device.type == "cuda" and processes.world > 1  # batch norm is of all
+    if "batch-norm" in settings.recipe.network and together and pieces > 1:
         raise UserError(
-            f"{samples} images in batches of {batch} leave {last} for the last step, too few for "
-            f"batch norm in {processes.world} process(es); give another --set batch="
+            f"--accumulate {pieces} does not go with batch norm over {processes.world} processes; "
+            "leave it out, or give a smaller --set batch="
         )
+    if settings.recipe.network != "batch-norm":
+        return
+    for images in (batch, samples % batch or batch):
+        least = images if together else images // processes.world
+        least //= min(pieces, max(least, 1))
+        if least < 2:
+            raise UserError(
+                f"{samples} images in batches of {batch} leave {images} for a step, too few for "
+                f"batch norm in {processes.world} process(es) and {pieces} piece(s); give another "
+                "--set batch=, or a smaller --accumulate"
+            )
 
 
 def _average(network: nn.Module, decay: float) -> AveragedModel | None:

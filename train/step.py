@@ -88,15 +88,17 @@ class Updater:
     def rehearse(self, crop: int, batch: int) -> None:
         """Forward and backward once on zeros, without an update; buffers stay as they are."""
         buffers = {name: values.clone() for name, values in self.network.named_buffers()}
-        images = torch.zeros(batch, 3, crop, crop, device=self.device)
+        images = torch.zeros(max(batch, 1), 3, crop, crop, device=self.device)
         images = images.contiguous(memory_format=torch.channels_last)
-        with self._autocast():
-            samples = torch.arange(batch, device=self.device)
-            logits = self.forward(images, self._number(0), samples)
-        logits.float().sum().backward()
-        self.sgd.zero_grad()
-        for name, values in self.network.named_buffers():
-            values.copy_(buffers[name])
+        try:
+            with self._autocast():
+                samples = torch.arange(len(images), device=self.device)
+                logits = self.forward(images, self._number(0), samples)
+            logits.float().sum().backward()
+        finally:
+            self.sgd.zero_grad()
+            for name, values in self.network.named_buffers():
+                values.copy_(buffers[name])
 
     def _number(self, step: int) -> torch.Tensor:
         """int64 [] on the device: of a Python number, torch.compile would compile two networks."""
@@ -134,14 +136,19 @@ def updater(settings: RunSettings, state: State, processes: Processes, screen: S
     )
     if not settings.compile:
         return made
-    compiled = dataclasses.replace(made, forward=torch.compile(made.forward))
+    # Not dynamic: the smaller last batch of an epoch would make all others slower from then on.
+    compiled = dataclasses.replace(made, forward=torch.compile(made.forward, dynamic=False))
     started = time.monotonic()
     screen.line("torch.compile: compiling the network ...")
+    reason = ""
     try:
-        compiled.rehearse(recipe.crop, recipe.batch // processes.world)
+        compiled.rehearse(recipe.crop, recipe.batch // processes.world // settings.accumulate)
     except Exception as error:  # compilers fail in every way there is
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        screen.line(f"torch.compile failed ({reason}); the run goes on without it")
+    if processes.largest(int(bool(reason))):  # all alike: they wait for each other in every step
+        screen.line(
+            f"torch.compile failed ({reason or 'in another process'}); the run goes on without it"
+        )
         return made
     screen.line(f"torch.compile: {time.monotonic() - started:.1f} s")
     return compiled
