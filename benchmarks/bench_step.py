@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import machine
 from benchmarks.report import tell
 from train import bench, networks, start
+from train.networks.layers import narrowed
 from train.recipe import Recipe, load_recipe
 from train.screen import Screen
 from train.state import RunSettings
@@ -45,7 +46,7 @@ BYTES_A_PARAMETER = 4 * 8
 
 def write_up(classes: int, width: float) -> nn.Module:
     """Single tower at 227 with LRN, as the recipe steplr-100 names it; width: of hidden layers."""
-    c1, c2, c3, units = (max(8, round(size * width / 8) * 8) for size in (96, 256, 384, 4096))
+    c1, c2, c3, units = (narrowed(size, width) for size in (96, 256, 384, 4096))
     norm = functools.partial(nn.LocalResponseNorm, 5, alpha=5e-4, beta=0.75, k=2.0)
     pool = functools.partial(nn.MaxPool2d, 3, 2)
     return nn.Sequential(

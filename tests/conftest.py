@@ -229,6 +229,15 @@ def threads_as_they_were() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def one_thread(threads_as_they_were: None) -> None:
+    """For torch: sums in one order."""
+    import torch
+
+    del threads_as_they_were
+    torch.set_num_threads(1)
+
+
 def noise_images(count: int, side: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """uint8 [count,side,side,3], every value equally likely."""
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)

@@ -17,13 +17,11 @@ import torch
 from conftest import make_source, prepare, write_betons
 
 from train import optimiser, schedule
-from train.augmentation import of_recipe
-from train.feed import Feeding, choose_feed
 from train.loader import evaluation_batches
 from train.processes import ALONE
 from train.recipe import LAYERS, load_recipe, recipe_names
 from train.screen import Screen
-from train.start import open_data, start
+from train.start import feeding, open_data, start
 from train.state import RunSettings
 from train.step import updater
 
@@ -40,16 +38,7 @@ def trained(betons: Path, name: str, steps: int = STEPS, width: float = 0.125) -
     data = open_data(settings)
     state = start(settings, data, ALONE, Screen(silent=True))
     update = updater(settings, state, ALONE, Screen(silent=True))
-    batches = Feeding(
-        data.train,
-        data.statistics,
-        of_recipe(recipe),
-        recipe.batch,
-        1,
-        device=CPU,
-        feed=choose_feed(None, CPU, data.trained_on.side, recipe.image_side),
-        order=recipe.order,
-    )
+    batches = feeding(settings, data, ALONE)
     stored = torch.cat(
         [b.images.clone() for b in evaluation_batches(data.train, 8, 1, CPU).sequential()]
     )

@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from golden_recipes import GOLDEN, STEPS, trained
 
 from train.recipe import LAYERS, recipe_names
@@ -20,12 +18,7 @@ KNOWN: dict[str, Any] = json.loads(GOLDEN.read_text())
 LOSSES, NORMS = 1e-3, 1e-2  # relative, after 20 steps of float32
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def assert_as_it_was(found: dict[str, Any], known: dict[str, Any]) -> None:

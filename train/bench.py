@@ -23,13 +23,12 @@ from typing import Any
 import torch
 
 from prep.program import UserError
-from train.augmentation import of_recipe
-from train.feed import Feeding, choose_feed
+from train.feed import Feeding
 from train.loader import Batch
 from train.processes import ALONE
 from train.recipe import Precision
 from train.screen import Screen
-from train.start import start
+from train.start import feeding, start
 from train.state import Data, RunSettings
 from train.step import Updater, updater
 
@@ -115,7 +114,7 @@ def measure(
     state.network.train()
     update = updater(chosen, state, ALONE, screen)
     way = dataclasses.replace(way, compiled=update.forward is not update.network)
-    work = _Work(_feeding(chosen, data), update, recipe.seed, len(data.train) // way.batch)
+    work = _Work(feeding(chosen, data, ALONE), update, recipe.seed, len(data.train) // way.batch)
     parts: dict[str, Steps] = {"loader": work.loader, "step": work.step, "both": work.both}
     parts |= beside or {}
     device = settings.device
@@ -131,23 +130,6 @@ def measure(
                 found[name].append(rate)
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     return Measured(way, {name: Rates(tuple(rates)) for name, rates in found.items()}, memory)
-
-
-def _feeding(settings: RunSettings, data: Data) -> Feeding:
-    recipe = settings.recipe
-    feed = choose_feed(
-        settings.feed, settings.device, data.trained_on.side, image_side=recipe.image_side
-    )
-    return Feeding(
-        data.train,
-        data.statistics,
-        of_recipe(recipe),
-        recipe.batch,
-        settings.workers,
-        device=settings.device,
-        feed=feed,
-        order=recipe.order,
-    )
 
 
 class _Work:

@@ -7,6 +7,7 @@ what prep wrote beside it before FFCV sees the file. No data is hashed here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ class Dataset:
     def __len__(self) -> int:
         return self.card.samples
 
-    @property
+    @functools.cached_property  # every checkpoint has it
     def labels_sha256(self) -> str:
         """Of the labels in the file's order: another order of the same samples has another."""
         return hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()

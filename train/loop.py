@@ -12,10 +12,9 @@ from prep.files import only_run
 from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import evaluate, schedule, summary
-from train.augmentation import of_recipe
 from train.epoch import Run, Wish, train_epoch
 from train.evaluate import Score
-from train.feed import Feeding, choose_feed, feed_line
+from train.feed import Feeding, feed_line
 from train.loader import Batch, Batches, evaluation_batches
 from train.metrics import Metrics
 from train.processes import Processes, joined
@@ -23,7 +22,7 @@ from train.recipe import Recipe
 from train.saving import Saving
 from train.screen import Screen
 from train.signals import Signals
-from train.start import open_data, start
+from train.start import chosen_feed, feeding, open_data, start
 from train.state import Data, RunSettings
 from train.step import updater
 
@@ -37,23 +36,11 @@ def run(settings: RunSettings) -> Path:
     """
     torch.set_num_threads(settings.workers)  # importing FFCV has set it to 1
     data = open_data(settings)
-    recipe, side = settings.recipe, data.trained_on.side
-    feed = choose_feed(settings.feed, settings.device, side, recipe.image_side)
+    line = feed_line(chosen_feed(settings, data), data.trained_on.side, settings.recipe.image_side)
     with joined(settings.device) as processes:
-        batches = Feeding(
-            data.train,
-            data.statistics,
-            of_recipe(recipe),
-            recipe.batch,
-            settings.workers,
-            device=settings.device,
-            feed=feed,
-            order=recipe.order,
-            rank=processes.rank,
-            world=processes.world,
-        )
+        batches = feeding(settings, data, processes)
         with _places(settings, processes) as screen:
-            screen.line(feed_line(feed, side, recipe.image_side))
+            screen.line(line)
             if batches.remark:
                 screen.line(batches.remark)
             return _run(settings, data, processes, batches, screen)

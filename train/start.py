@@ -14,6 +14,8 @@ from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import dataset as datasets
 from train import networks, optimiser, schedule
+from train.augmentation import of_recipe
+from train.feed import Feed, Feeding, choose_feed
 from train.networks.layers import AlexNet
 from train.processes import Processes, own_device
 from train.recipe import Recipe
@@ -57,6 +59,28 @@ def open_data(settings: RunSettings) -> Data:
     val, known = datasets.open_dataset(settings.val_beton), data.trained_on
     datasets.check_same_classes(val.card, known.wnids, known.side, str(settings.val_beton))
     return dataclasses.replace(data, val=val)
+
+
+def feeding(settings: RunSettings, data: Data, processes: Processes) -> Feeding:
+    """The run's training batches. Raises UserError as choose_feed, Feeding and Augmentation do."""
+    recipe = settings.recipe
+    return Feeding(
+        data.train,
+        data.statistics,
+        of_recipe(recipe),
+        recipe.batch,
+        settings.workers,
+        device=settings.device,
+        feed=chosen_feed(settings, data),
+        order=recipe.order,
+        rank=processes.rank,
+        world=processes.world,
+    )
+
+
+def chosen_feed(settings: RunSettings, data: Data) -> Feed:
+    side = data.trained_on.side
+    return choose_feed(settings.feed, settings.device, side, settings.recipe.image_side)
 
 
 def _check_init(settings: RunSettings) -> None:
