@@ -288,3 +288,24 @@ def test_the_rate_can_be_set_before_the_first_step() -> None:
     sgd = optimiser.build(nn.Linear(2, 2), recipe)
     optimiser.set_rates(sgd, recipe, 0.0, 0.5)
     assert sgd.param_groups[0]["lr"] == 0.5
+
+
+def test_an_overflow_in_the_first_update_leaves_no_trace() -> None:
+    """A velocity that the first step would have made must not be what the memory held before."""
+    network = nn.Linear(3, 2)
+    before = {name: values.clone() for name, values in network.state_dict().items()}
+    torch.use_deterministic_algorithms(True)  # makes fresh memory hold NaN
+    try:
+        sgd = optimiser.build(network, load_recipe("paper", ["weight_decay=0"]))
+        scaler = torch.amp.GradScaler("cpu")
+        for scaled in (float("inf"), 0.0):
+            for parameter in network.parameters():
+                parameter.grad = torch.full_like(parameter, scaled)
+            scaler.scale(torch.ones(()))  # it begins with the first loss
+            scaler.unscale_(sgd)
+            scaler.step(sgd)
+            scaler.update()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for name, values in network.state_dict().items():
+        assert torch.equal(values, before[name]), name

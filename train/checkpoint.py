@@ -20,7 +20,7 @@ from train import networks, pretrained
 from train.networks.layers import AlexNet
 from train.recipe import Recipe, recipe_from_values
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 FILE_NAME = "last.pt"
 
 

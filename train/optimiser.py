@@ -60,7 +60,11 @@ def build(network: nn.Module, recipe: Recipe) -> LayerwiseSGD:
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
+        fused=True,  # one pass over the memory of weights, gradients and velocity
     )
+    for parameter in network.parameters():
+        # Its first step would leave them as the memory is, where fp16's scaler finds an overflow.
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     set_rates(sgd, recipe, 0.0, recipe.learning_rate)
     return sgd
 
@@ -79,9 +83,7 @@ def set_rates(sgd: torch.optim.SGD, recipe: Recipe, epoch: float, rate: float) -
         if ratio == 1.0 or recipe.velocity == "scaled":
             continue
         for parameter in group["params"]:
-            buffer = sgd.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                buffer.mul_(ratio)
+            sgd.state[parameter]["momentum_buffer"].mul_(ratio)
 
 
 def _group_rate(recipe: Recipe, layer: str, biases: bool, epoch: float, rate: float) -> float:
