@@ -1,7 +1,7 @@
 """Rates of training: the loader, a step, both; beside them a write-up's step and the arithmetic.
 
     python -m benchmarks.bench_step BETON [--batch 128 1024] [--precision float32 tf32 bf16]
-        [--compile] [--recipe paper] [--set width=0.25] [--rounds 7] [--seconds 5]
+        [--compile] [--graphs] [--recipe paper] [--set width=0.25] [--rounds 7] [--seconds 5]
         [--out benchmarks/results/step.json]
 
 What `train bench` measures, and in the same rounds a step as AlexNet's write-ups have it: one
@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[128])
     parser.add_argument("--precision", nargs="+", default=["float32"])
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--graphs", action="store_true")
     parser.add_argument("--recipe", default="paper")
     parser.add_argument("--set", dest="values", nargs="*", default=[])
     parser.add_argument("--workers", type=int, default=machine()["cores"])
@@ -171,12 +172,7 @@ def main() -> None:
     )
     data = start.open_train_data(arguments.beton)
     classes = len(data.trained_on.wnids)
-    ways = [
-        bench.Way(batch, precision, compiled)
-        for batch in arguments.batch
-        for precision in arguments.precision
-        for compiled in ([False, True] if arguments.compile else [False])
-    ]
+    ways = bench.ways(arguments.batch, arguments.precision, arguments.compile, arguments.graphs)
     rows = []
     with Screen() as screen:
         for way in ways:

@@ -45,13 +45,26 @@ def test_both_are_compared_with_the_slower_one_of_the_same_round() -> None:
         "step": Rates((200.0, 80.0, 80.0)),
         "both": Rates((90.0, 50.0, 60.0)),
     }
-    measured = Measured(Way(8, "bf16", True), parts, 3 << 20)
+    measured = Measured(Way(8, "bf16", "compiled"), parts, 3 << 20)
     assert measured.of_the_slower == pytest.approx(0.9)
     assert list(bench.lines([measured])) == [
         "batch  precision   network  loader, images/s  step, images/s  both, images/s  "
         "both of the slower  memory",
         "    8       bf16  compiled              90.0            80.0            60.0  "
         "              0.90   3 MiB",
+    ]
+
+
+def test_every_batch_is_measured_in_every_precision_and_way() -> None:
+    assert bench.ways([8, 4], ["bf16"], compiled=False, graphs=True) == [
+        Way(8, "bf16", "eager"),
+        Way(8, "bf16", "graphs"),
+        Way(4, "bf16", "eager"),
+        Way(4, "bf16", "graphs"),
+    ]
+    assert [way.computed for way in bench.ways([8], ["tf32"], compiled=True, graphs=False)] == [
+        "eager",
+        "compiled",
     ]
 
 
@@ -62,8 +75,8 @@ def test_it_measures_all_parts(betons: Path, capsys: pytest.CaptureFixture[str],
     given = [*NARROW, *SHORT, "--feed", feed, *asked, "--json"]
     assert call("bench", "--beton", betons / "train.beton", *given) == 0
     rows = json.loads(capsys.readouterr().out)
-    found = [(row["batch"], row["precision"], row["compiled"]) for row in rows]
-    assert found == [(b, p, False) for b, p in itertools.product((8, 4), ("float32", "bf16"))]
+    found = [(row["batch"], row["precision"], row["network"]) for row in rows]
+    assert found == [(b, p, "eager") for b, p in itertools.product((8, 4), ("float32", "bf16"))]
     for row in rows:
         assert set(row["images/s"]) == set(bench.PARTS)
         for rate in row["images/s"].values():

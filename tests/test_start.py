@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,9 @@ import torch
 from prep.program import UserError
 from train.options import cores
 from train.processes import ALONE, Processes, own_device
-from train.start import choose_device
+from train.recipe import load_recipe
+from train.start import check_graphs, choose_device
+from train.state import RunSettings
 
 CPU = torch.device("cpu")
 
@@ -84,3 +89,41 @@ def test_processes_know_whether_they_have_the_same_number(
 
 def test_one_process_agrees_with_itself() -> None:
     assert ALONE.same(7)
+
+
+# --------------------------------------------------------------------------- CUDA graphs
+
+
+def with_graphs(path: Path, device: str, accumulate: int = 1) -> RunSettings:
+    return RunSettings(
+        beton=path,
+        val_beton=None,
+        recipe=load_recipe("paper"),
+        out=path,
+        resume="never",
+        device=torch.device(device),
+        workers=1,
+        accumulate=accumulate,
+        computed="graphs",
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "world", "pieces", "message"),
+    [
+        ("cpu", 1, 1, "--graphs is for GPUs, not for cpu; give --compile"),
+        ("cuda", 2, 1, "not for 2 processes and --accumulate 1; give --compile"),
+        ("cuda", 1, 4, "not for 1 processes and --accumulate 4; give --compile"),
+    ],
+)
+def test_graphs_are_refused_where_they_do_not_go(
+    tmp_path: Path, device: str, world: int, pieces: int, message: str
+) -> None:
+    settings = with_graphs(tmp_path, device, accumulate=pieces)
+    with pytest.raises(UserError, match=re.escape(message)):
+        check_graphs(settings, Processes(0, world))
+    check_graphs(dataclasses.replace(settings, computed="compiled"), Processes(0, world))
+
+
+def test_graphs_go_in_one_process_on_a_gpu(tmp_path: Path) -> None:
+    check_graphs(with_graphs(tmp_path, "cuda"), ALONE)

@@ -194,7 +194,7 @@ def test_compiled_it_is_the_same_update_and_compiled_once(
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(steps.torch, "compile", functools.partial(torch.compile, backend=counter))
     screen = Lines()
-    eager, compiled = make(), make(compile=True, screen=screen)
+    eager, compiled = make(), make(computed="compiled", screen=screen)
     assert screen.told[0].startswith("torch.compile: compiling")
     assert screen.told[1].startswith("torch.compile: ")
     assert counter.frame_count > 0
@@ -205,6 +205,27 @@ def test_compiled_it_is_the_same_update_and_compiled_once(
     assert counter.frame_count == graphs
     for name, values in weights(eager).items():
         assert_same(weights(compiled)[name], values)
+
+
+def test_graphs_are_torch_compiles_own_and_rehearsed_until_they_are_replayed(
+    make: MakeUpdater, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes, calls = [], 0
+
+    def compiled(network: Any, **options: Any) -> Any:
+        def forward(*given: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return network(*given)
+
+        modes.append(options["mode"])
+        return forward
+
+    monkeypatch.setattr(steps.torch, "compile", compiled)
+    make(computed="compiled")
+    assert (modes, calls) == (["default"], 1)
+    make(computed="graphs")
+    assert (modes, calls) == (["default", "reduce-overhead"], 4)
 
 
 def test_where_it_cannot_be_compiled_the_run_goes_on_without(
@@ -218,7 +239,7 @@ def test_where_it_cannot_be_compiled_the_run_goes_on_without(
 
     monkeypatch.setattr(steps.torch, "compile", broken)
     screen = Lines()
-    eager = make(compile=True, screen=screen)
+    eager = make(computed="compiled", screen=screen)
     assert screen.told[1:] == ["torch.compile failed (no C++ compiler); the run goes on without it"]
     assert torch.isfinite(eager.step(batch, 0, IMAGES)).all()
 

@@ -29,7 +29,7 @@ from train.processes import ALONE
 from train.recipe import Precision
 from train.screen import Screen
 from train.start import feeding, start
-from train.state import Data, RunSettings
+from train.state import Computed, Data, RunSettings
 from train.step import Updater, updater
 
 Steps = Callable[[], Generator[int, None, None]]  # endless, each giving its number of images
@@ -44,10 +44,22 @@ class Way:
 
     batch: int
     precision: Precision
-    compiled: bool
+    computed: Computed
 
     def __str__(self) -> str:
-        return f"batch {self.batch}, {self.precision}" + (", compiled" if self.compiled else "")
+        return f"batch {self.batch}, {self.precision}, {self.computed}"
+
+
+def ways(
+    batches: Sequence[int], precisions: Sequence[Precision], compiled: bool, graphs: bool
+) -> list[Way]:
+    """Every batch in every precision, eager, and compiled in the ways that are asked for."""
+    computed: list[Computed] = ["eager"]
+    if compiled:
+        computed.append("compiled")
+    if graphs:
+        computed.append("graphs")
+    return [Way(*each) for each in itertools.product(batches, precisions, computed)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +119,14 @@ def measure(
             "give a smaller --batch"
         )
     recipe = dataclasses.replace(settings.recipe, batch=way.batch, precision=way.precision)
-    chosen = dataclasses.replace(settings, recipe=recipe, compile=way.compiled)
-    if way.compiled:
+    chosen = dataclasses.replace(settings, recipe=recipe, computed=way.computed)
+    if way.computed != "eager":
         torch._dynamo.reset()  # of another batch, the same network would be compiled for any
     state = start(chosen, data, ALONE, Screen(silent=True))
     state.network.train()
     update = updater(chosen, state, ALONE, screen)
-    way = dataclasses.replace(way, compiled=update.forward is not update.network)
+    if update.forward is update.network:  # also where it could not be compiled
+        way = dataclasses.replace(way, computed="eager")
     work = _Work(feeding(chosen, data, ALONE), update, recipe.seed, len(data.train) // way.batch)
     parts: dict[str, Steps] = {"loader": work.loader, "step": work.step, "both": work.both}
     parts |= beside or {}
@@ -208,11 +221,17 @@ def lines(measured: Sequence[Measured]) -> Iterator[str]:
     rows = [(*heads, "both of the slower", "memory")]
     for each in measured:
         way = each.way
-        network = "compiled" if way.compiled else "eager"
         rates = (f"{each.parts[name].median:,.1f}" for name in PARTS)
         memory = f"{each.memory / 2**20:,.0f} MiB" if each.memory else ""
         rows.append(
-            (str(way.batch), way.precision, network, *rates, f"{each.of_the_slower:.2f}", memory)
+            (
+                str(way.batch),
+                way.precision,
+                way.computed,
+                *rates,
+                f"{each.of_the_slower:.2f}",
+                memory,
+            )
         )
     wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -225,7 +244,7 @@ def report(measured: Sequence[Measured]) -> list[dict[str, Any]]:
         {
             "batch": each.way.batch,
             "precision": each.way.precision,
-            "compiled": each.way.compiled,
+            "network": each.way.computed,
             "images/s": {name: rates.figures() for name, rates in each.parts.items()},
             "both of the slower": round(each.of_the_slower, 3),
             "memory on the device, MiB": each.memory >> 20,

@@ -91,6 +91,12 @@ def run(
     compile_network: Annotated[
         bool, typer.Option("--compile", help="Compile the network with torch.compile.")
     ] = False,
+    graphs: Annotated[
+        bool,
+        typer.Option(
+            "--graphs", help="On a GPU: --compile, and replay its kernels as CUDA graphs."
+        ),
+    ] = False,
     summary: Annotated[
         bool,
         typer.Option("--summary", help="Print the network's layers; its graph to TensorBoard."),
@@ -123,7 +129,7 @@ def run(
             feed=feed.value if feed else None,
             init=init,
             accumulate=accumulate,
-            compile=compile_network,
+            computed="graphs" if graphs else "compiled" if compile_network else "eager",
             checkpoint_steps=checkpoint_steps,
             checkpoint_minutes=checkpoint_minutes,
             keep=keep,

@@ -47,6 +47,9 @@ def bench(
     compile_network: Annotated[
         bool, typer.Option("--compile", help="Also with the network compiled by torch.compile.")
     ] = False,
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="On a GPU: also compiled and replayed as CUDA graphs.")
+    ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each rate.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.01, help="Of each measurement.")] = 5.0,
     as_json: Json = False,
@@ -83,12 +86,7 @@ def bench(
     precisions: list[Precision] = [chosen.precision]
     if precision:
         precisions = [of.value for of in precision]
-    ways = [
-        stage.Way(size, of, compiled)
-        for size in batch or [chosen.batch]
-        for of in precisions
-        for compiled in ([False, True] if compile_network else [False])
-    ]
+    ways = stage.ways(batch or [chosen.batch], precisions, compile_network, graphs)
     with Screen() as screen:
         measured = []
         for way in ways:

@@ -109,6 +109,7 @@ def start(settings: RunSettings, data: Data, processes: Processes, screen: Scree
     """The network and optimiser at step 0, or as the run to resume left them."""
     recipe, device = settings.recipe, settings.device
     _check_last_batch(settings, len(data.train), processes)
+    check_graphs(settings, processes)
     network = networks.build(recipe, len(data.trained_on.wnids))
     origin = resume_from(settings)
     if settings.init is not None and origin is None:
@@ -154,6 +155,19 @@ def _check_last_batch(settings: RunSettings, samples: int, processes: Processes)
                 f"batch norm in {processes.world} process(es) and {pieces} piece(s); give another "
                 "--set batch=, or a smaller --accumulate"
             )
+
+
+def check_graphs(settings: RunSettings, processes: Processes) -> None:
+    """A graph's gradients lie where its next replay writes: they are used up before that."""
+    if settings.computed != "graphs":
+        return
+    if settings.device.type != "cuda":
+        raise UserError(f"--graphs is for GPUs, not for {settings.device}; give --compile")
+    if processes.world > 1 or settings.accumulate > 1:
+        raise UserError(
+            f"--graphs is for one process and whole batches, not for {processes.world} processes "
+            f"and --accumulate {settings.accumulate}; give --compile"
+        )
 
 
 def _average(network: nn.Module, decay: float) -> AveragedModel | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch.optim.swa_utils import AveragedModel
@@ -15,6 +16,9 @@ from train.feed import Feed
 from train.networks.layers import AlexNet
 from train.recipe import Recipe
 from train.sums import EpochSums
+
+# The network's layers one by one, torch.compile's kernels, or these replayed as CUDA graphs.
+Computed = Literal["eager", "compiled", "graphs"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,7 @@ class RunSettings:
     feed: Feed | None = None  # None: the faster one
     init: Path | None = None  # a run or checkpoint whose weights a new run starts from
     accumulate: int = 1  # pieces that a batch is divided into, one after the other
-    compile: bool = False  # the network, by torch.compile
+    computed: Computed = "eager"
     checkpoint_steps: int = 0  # between checkpoints in an epoch; 0: none
     checkpoint_minutes: float = 0.0  # the same in time
     keep: int = 0  # older checkpoints

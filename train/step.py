@@ -134,15 +134,20 @@ def updater(settings: RunSettings, state: State, processes: Processes, screen: S
         accumulate=settings.accumulate,
         smoothing=recipe.label_smoothing,
     )
-    if not settings.compile:
+    if settings.computed == "eager":
         return made
     # Not dynamic: the smaller last batch of an epoch would make all others slower from then on.
-    compiled = dataclasses.replace(made, forward=torch.compile(made.forward, dynamic=False))
+    graphs = settings.computed == "graphs"
+    forward = torch.compile(
+        made.forward, dynamic=False, mode="reduce-overhead" if graphs else "default"
+    )
+    compiled = dataclasses.replace(made, forward=forward)
     started = time.monotonic()
     screen.line("torch.compile: compiling the network ...")
     reason = ""
     try:
-        compiled.rehearse(recipe.crop, recipe.batch // processes.world // settings.accumulate)
+        for _ in range(3 if graphs else 1):  # graphs are recorded the second time, then replayed
+            compiled.rehearse(recipe.crop, recipe.batch // processes.world // settings.accumulate)
     except Exception as error:  # compilers fail in every way there is
         reason = next(iter(str(error).splitlines()), type(error).__name__)
     if processes.largest(int(bool(reason))):  # all alike: they wait for each other in every step
