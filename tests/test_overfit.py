@@ -59,8 +59,15 @@ def learned(beton: Path, out: Path, network: str, width: float) -> list[dict[str
     return [row for row in metrics.read(out / metrics.FILE_NAME) if row["kind"] == "epoch"]
 
 
-@pytest.mark.parametrize("width", [0.1, pytest.param(1.0, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("network", RECIPES)
+# With response norm and with batch norm each time; all networks, at their width too, in `make soak`.
+QUICK = [("paper", 0.1), ("batch-norm", 0.1)]
+LONG = [(network, width) for network in RECIPES for width in (0.1, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("network", "width"),
+    [*QUICK, *(pytest.param(*each, marks=pytest.mark.soak) for each in LONG if each not in QUICK)],
+)
 def test_a_network_learns_64_images_by_heart(
     beton: Path, tmp_path: Path, network: str, width: float
 ) -> None:
