@@ -59,7 +59,7 @@ def learned(beton: Path, out: Path, network: str, width: float) -> list[dict[str
     return [row for row in metrics.read(out / metrics.FILE_NAME) if row["kind"] == "epoch"]
 
 
-# With response norm and with batch norm each time; all networks, at their width too, in `make soak`.
+# Response norm and batch norm each time; the other networks, and all at full width, in `make soak`.
 QUICK = [("paper", 0.1), ("batch-norm", 0.1)]
 LONG = [(network, width) for network in RECIPES for width in (0.1, 1.0)]
 
