@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 pytestmark = pytest.mark.soak
 
@@ -54,6 +55,20 @@ def test_it_is_for_every_python_and_holds_what_it_calls(wheel: Path) -> None:
         assert sum(library in name for name in libraries) == 1, library
     others = {name for name in libraries if "opencv" in name}
     assert len(others) == 2, others
+
+
+def test_it_needs_nothing_that_a_bare_machine_lacks(wheel: Path, tmp_path: Path) -> None:
+    """A Debian without packages of its own has these; one without a screen has no libX11."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    inside = {path.name: path for path in tmp_path.rglob("*") if ".so" in path.name}
+    needed: set[str] = set()
+    for path in inside.values():
+        with path.open("rb") as stream:
+            dynamic = ELFFile(stream).get_section_by_name(".dynamic")
+            needed |= {tag.needed for tag in dynamic.iter_tags("DT_NEEDED")}
+    compilers = {"libstdc++.so.6", "libgcc_s.so.1", "libz.so.1"}
+    assert needed - inside.keys() <= {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2"} | compilers
 
 
 def test_it_has_the_same_bytes_every_time(wheel: Path) -> None:
