@@ -59,6 +59,11 @@ def say(text: str, err: bool = False) -> None:
     print(visible(text), file=sys.stderr if err else sys.stdout, flush=True)
 
 
+def first_line(error: BaseException) -> str:
+    """Of what an error says; its kind, where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def examples(items: Sequence[str]) -> str:
     """The first few of a message's items."""
     return ", ".join(items[:EXAMPLES]) + (", ..." if len(items) > EXAMPLES else "")

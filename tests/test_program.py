@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ODD_NAMES
 
-from prep.program import UserError, png_path, rate, run_program, say, visible
+from prep.program import UserError, first_line, png_path, rate, run_program, say, visible
 
 
 def failing(error: BaseException) -> Callable[[list[str]], object]:
@@ -157,3 +157,15 @@ def test_a_png_option_takes_only_a_png_in_a_folder_that_exists(tmp_path: Path) -
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match=r"folder\.png: that is a folder"):
         png_path(tmp_path / "folder.png")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one\ntwo"), "one"),
+        (ValueError("\ntwo"), "ValueError"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_the_first_line_of_an_error_is_never_empty(error: Exception, line: str) -> None:
+    assert first_line(error) == line

@@ -15,7 +15,7 @@ import torch
 from prep.files import whole_file
 from prep.handover import Card, Statistics
 from prep.images import Settings
-from prep.program import UserError
+from prep.program import UserError, first_line
 from train import networks, pretrained
 from train.networks.layers import AlexNet
 from train.recipe import Recipe, recipe_from_values
@@ -95,7 +95,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         with whole_file(path) as partial:
             torch.save(values | {"format_version": FORMAT_VERSION}, partial)
     except RuntimeError as error:  # torch's own word for a full disk
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"cannot write {path}: {reason}; make room, then run the same command again"
         ) from error
@@ -122,7 +122,7 @@ def load(path: Path) -> Checkpoint:
         ) from error
     except Exception as error:
         # Zip and pickle readers answer damaged bytes with nearly any exception.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise UserError(
             f"{file} cannot be read as a checkpoint ({reason}); give the --out folder of a "
             "`train run`, which comes before other files"

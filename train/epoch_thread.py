@@ -18,7 +18,7 @@ from typing import Any
 import numba
 from ffcv.loader.epoch_iterator import EpochIterator
 
-from prep.program import UserError
+from prep.program import UserError, first_line
 from train.reading import Reading
 
 TICK = 0.05  # seconds between looks at whether a thread is still to be waited for
@@ -127,7 +127,7 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
     def _error(self, failure: BaseException) -> UserError:
         if isinstance(failure, UserError):
             return failure
-        reason = next(iter(str(failure).splitlines()), "") or type(failure).__name__
+        reason = first_line(failure)
         return UserError(
             f"{self._reading.path}: the loader failed: {reason}; check the file with `prep verify`"
         )

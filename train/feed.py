@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from prep.handover import Statistics
-from prep.program import UserError
+from prep.program import UserError, first_line
 from train import augment, reading
 from train.augment import Augment
 from train.augment_device import DeviceAugment
@@ -117,7 +117,7 @@ def compiled_if_possible(augment: DeviceAugment, stored_BSSC: torch.Tensor) -> t
         samples = torch.arange(len(stored_BSSC), device=device)
         compiled(stored_BSSC, samples, torch.tensor(0, device=device))
     except Exception as error:  # compilers fail in every way there is
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         return augment, f"the augmentation is not compiled ({reason}), and slower for it"
     return compiled, ""
 

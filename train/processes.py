@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from prep.program import UserError
+from prep.program import UserError, first_line
 
 PATIENCE = datetime.timedelta(minutes=10)  # for the others, before a process gives them up
 
@@ -108,7 +108,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
             "nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE
         )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"process {rank} of {world} cannot reach the others ({reason}); see whether "
             f"MASTER_ADDR={os.environ.get('MASTER_ADDR')} answers, and start with torchrun"

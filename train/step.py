@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from prep.program import first_line
 from train import evaluate
 from train.loader import Batch
 from train.processes import Processes
@@ -149,7 +150,7 @@ def updater(settings: RunSettings, state: State, processes: Processes, screen: S
         for _ in range(3 if graphs else 1):  # graphs are recorded the second time, then replayed
             compiled.rehearse(recipe.crop, recipe.batch // processes.world // settings.accumulate)
     except Exception as error:  # compilers fail in every way there is
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
     if processes.largest(int(bool(reason))):  # all alike: they wait for each other in every step
         screen.line(
             f"torch.compile failed ({reason or 'in another process'}); the run goes on without it"

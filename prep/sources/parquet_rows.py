@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prep.images import MAX_BYTES, too_many_bytes
-from prep.program import UserError
+from prep.program import UserError, first_line
 from prep.sources.listing import Listing, Picture
 
 IMAGES_AT_ONCE = 64  # 7 MB of ImageNet, at most
@@ -39,7 +39,7 @@ def opened(path: Path) -> Iterator[Any]:
             yield table
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path} cannot be read as parquet ({str(error).splitlines()[0]}); get it again"
+            f"{path} cannot be read as parquet ({first_line(error)}); get it again"
         ) from error
 
 
