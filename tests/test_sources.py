@@ -181,6 +181,14 @@ def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
     assert source.skipped == Skipped(0, "", (".thumbnails",))
 
 
+def test_pictures_in_a_hidden_folder_of_a_class_are_passed_over(tmp_path: Path) -> None:
+    source = find_source(
+        fill(tmp_path, "a/1.jpg", "a/b.c/2.jpg", "a/.thumbs/1.jpg", "a/b/.x/y/1.jpg")
+    )
+    assert paths(source) == ["a/1.jpg", "a/b.c/2.jpg"]
+    assert source.skipped.count == 2
+
+
 @pytest.mark.parametrize("ending", ["JPEG", "jpg", "Png", "bmp", "gif", "webp", "TIF", "ppm"])
 def test_the_endings_of_pictures_in_any_case(tmp_path: Path, ending: str) -> None:
     assert paths(find_source(fill(tmp_path, f"a/1.{ending}"))) == [f"a/1.{ending}"]

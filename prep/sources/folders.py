@@ -159,7 +159,8 @@ class Lister:
     def _pictures(self, folder: str) -> Iterator[tuple[str, int]]:
         """Path within the source and bytes of every picture below `folder`."""
         for relative, entry in walk(self._root / folder, folder):
-            if is_picture(entry.name):
+            in_hidden_folder = "/." in relative[len(folder) : -len(entry.name)]
+            if is_picture(entry.name) and not in_hidden_folder:
                 try:
                     status = entry.stat()
                 except OSError:  # a link to nothing or to itself: rejected when it is read
