@@ -34,9 +34,10 @@ else
         buildah run --volume "$data:/data" --user "$user" "${!1}" -- "${@:2}"
     }
 fi
+set -m # jobs are process groups: a signal to one reaches what runs in it
 cluster=()
 ended() {
-    for process in "${cluster[@]}"; do kill "$process" 2>/dev/null || true; done
+    for process in "${cluster[@]}"; do kill -- "-$process" 2>/dev/null || true; done
     wait
     if [ -n "${prep:-}" ]; then buildah rm "$prep" "$train" >/dev/null; fi
 }
