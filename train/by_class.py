@@ -13,6 +13,7 @@ import collections
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,11 +29,11 @@ def write(folder: Path, judged: Judged, wnids: Sequence[str], names: Sequence[st
     """Write the three files; wnids and names are in label order."""
     folder.mkdir(parents=True, exist_ok=True)
     classes = [(label, wnid, names[label]) for label, wnid in enumerate(wnids)]
-    figures = _figures(judged, len(classes))
+    by_label = figures(judged, len(classes))
     _write(
         folder / PER_CLASS,
         ("label", "wnid", "name", "samples", "top1_error", "top5_error", "loss"),
-        ((*known, *found) for known, found in zip(classes, figures, strict=True)),
+        ((*known, *found) for known, found in zip(classes, by_label, strict=True)),
     )
     _write(
         folder / CONFUSIONS,
@@ -53,7 +54,7 @@ def confusions(judged: Judged) -> list[tuple[int, int, int]]:
     return [(true, predicted, count) for (true, predicted), count in counts]
 
 
-def _figures(judged: Judged, classes: int) -> list[Row]:
+def figures(judged: Judged, classes: int) -> list[tuple[Any, ...]]:
     """Samples, top-1 error, top-5 error and mean loss of each class; no errors without samples."""
     samples = torch.bincount(judged.labels, minlength=classes).tolist()
     sums = [

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prep.program import say
-from train import __version__, cli_bench, cli_classify, cli_trained
+from train import __version__, cli_bench, cli_classify, cli_report, cli_trained
 from train.options import (
     BetonOption,
     DeviceOption,
@@ -104,7 +104,7 @@ def run(
 ) -> None:
     """Train; what was stopped carries on. Checkpoints every epoch, and on SIGTERM or SIGUSR1."""
     from train import schedule
-    from train.recipe import load_recipe
+    from train.recipe import load_recipe, recipe_text
 
     chosen = load_recipe(recipe, settings or ())
     check_beton(beton)
@@ -134,6 +134,7 @@ def run(
             checkpoint_minutes=checkpoint_minutes,
             keep=keep,
             summary=summary,
+            recipe_text=recipe_text(recipe),
         )
     )
     say(str(path))
@@ -141,6 +142,7 @@ def run(
 
 app.command(name="eval")(cli_trained.evaluate)
 app.command()(cli_classify.classify)
+app.command()(cli_report.report)
 app.command()(cli_trained.export)
 app.command()(cli_bench.bench)
 

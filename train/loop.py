@@ -11,7 +11,7 @@ import torch
 from prep.files import only_run
 from prep.program import UserError
 from train import checkpoint as checkpoints
-from train import evaluate, schedule, summary
+from train import evaluate, provenance, schedule, summary
 from train.epoch import Run, Wish, train_epoch
 from train.evaluate import Score
 from train.feed import Feeding, feed_line
@@ -78,6 +78,7 @@ def _run(
         if processes.first:
             if settings.resume == "never":
                 saving.start_over()
+            provenance.record(settings, data, processes, state, len(batches))
             recorder = stack.enter_context(Metrics(out, state.step, state.epoch))
             if settings.summary:
                 for line in summary.lines(state.network, recipe.crop):

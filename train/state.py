@@ -40,6 +40,7 @@ class RunSettings:
     checkpoint_minutes: float = 0.0  # the same in time
     keep: int = 0  # older checkpoints
     summary: bool = False  # print the network's layers, draw its graph
+    recipe_text: str = ""  # of its file, for train.provenance
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,232 @@
+"""Figures over epochs, as SVG that takes the colour of the text around it.
+
+A figure has lines, and marks where the learning rate was lowered. Names of runs and series are not
+in it but in a legend of the page's own, so that nothing that somebody named is ever in the SVG.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from train.report.gather import Row, Run
+
+# Between light and dark, so that they are seen on white and on black.
+COLOURS = ("#2f7fd0", "#d4691e", "#2d9150", "#b94fa0", "#8b6fd6", "#8a8420")
+INK = "#010203"  # stands for the text's colour
+POINTS = 400  # of a line; longer ones are thinned by means of neighbours
+NAMED_DROPS = 6  # more of them have no room for their rates
+
+Points = tuple[list[float], list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One series. `label` is for the legend; a faint one is behind another and has none."""
+
+    label: str
+    colour: str
+    points: Points
+    dashed: bool = False
+    faint: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A figure for the page."""
+
+    title: str
+    svg: Markup
+    legend: list[Line]
+
+
+def drawn(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    drops: Sequence[tuple[float, float]] = (),
+    percent: bool = False,
+    log: bool = False,
+    across: str = "epochs",
+) -> Curve:
+    """drops: (epoch, rate from there on)."""
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": title,  # names of clip paths differ between a page's figures
+        "text.parse_math": False,
+        "font.size": 11,
+        "text.color": INK,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(5.0, 3.3), layout="constrained")
+        axes = figure.add_subplot()
+        for line in lines:
+            xs, ys = thinned(line.points)
+            axes.plot(
+                xs,
+                ys,
+                color=line.colour,
+                linestyle="--" if line.dashed else "-",
+                linewidth=1.0 if line.faint else 1.8,
+                alpha=0.35 if line.faint else 1.0,
+                marker="o" if len(xs) == 1 else "",
+                markersize=4,
+            )
+        for epoch, rate in drops:
+            axes.axvline(epoch, color=INK, linestyle=":", linewidth=1.0, alpha=0.6)
+            if len(drops) <= NAMED_DROPS:
+                axes.annotate(
+                    f"{rate:.2g}",
+                    (epoch, 1.0),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(2, -2),
+                    textcoords="offset points",
+                    va="top",
+                    fontsize=9,
+                )
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.15, color=INK)
+        axes.set_xlabel(across)
+        if percent:
+            axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=None))
+        if log:
+            axes.set_yscale("log")
+        elif all(value >= 0 for line in lines for value in line.points[1]):
+            axes.set_ylim(bottom=0)
+        out = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    return Curve(title, _inline(out.getvalue(), title), [line for line in lines if not line.faint])
+
+
+def _inline(svg: str, title: str) -> Markup:
+    """An SVG file as an element of a page: as wide as its place, ink of the text's colour."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r'<g id="[^"]*">', "<g>", body)  # the same in every figure
+    size = re.search(r'viewBox="[^"]*"', body)
+    opening = f'<svg {size[0] if size else ""} role="img" aria-label="{title}"'
+    names = 'xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg"'
+    body = re.sub(r"<svg[^>]*>", f"{opening} {names}>", body, count=1)
+    return Markup(body.replace(INK, "currentColor"))
+
+
+def thinned(points: Points) -> Points:
+    """At most POINTS of them: means of so many neighbours."""
+    xs, ys = points
+    size = -(-len(xs) // POINTS)
+    if size <= 1:
+        return points
+    groups = [slice(start, start + size) for start in range(0, len(xs), size)]
+    return [_mean(xs[group]) for group in groups], [_mean(ys[group]) for group in groups]
+
+
+def smoothed(points: Points, window: int) -> Points:
+    """A moving average over `window` points around each; fewer at both ends."""
+    xs, ys = points
+    before, after = (window - 1) // 2, window // 2
+    return xs, [_mean(ys[max(at - before, 0) : at + after + 1]) for at in range(len(ys))]
+
+
+def by_epoch(run: Run, name: str) -> Points:
+    """A figure of the epochs' rows."""
+    return _points([(float(row["epoch"]), row) for row in run.epochs], name)
+
+
+def by_step(run: Run, name: str) -> Points:
+    """A figure of the rows every so many steps, over epochs; none where nothing tells how long."""
+    if not (length := run.steps_per_epoch):
+        return [], []
+    return _points([(row["step"] / length, row) for row in run.steps], name)
+
+
+def _points(rows: Sequence[tuple[float, Row]], name: str) -> Points:
+    """Where the figure was measured, and is finite."""
+    found = [(x, float(row[name])) for x, row in rows if row.get(name) is not None]
+    return [x for x, _ in found], [y for _, y in found]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+# --------------------------------------------------------------------------- the report's figures
+
+
+def learning(runs: Sequence[Run], window: int) -> list[Curve]:
+    """Loss, top-1 and top-5 error, of training (dashed) and validation; the rate.
+
+    window: epochs of a moving average, 1 for none.
+    """
+    titles = {"loss": "Loss", "top1_error": "Top-1 error", "top5_error": "Top-5 error"}
+    drops = runs[0].drops if len(runs) == 1 else []
+    curves = []
+    for name, title in titles.items():
+        lines = []
+        for number, run in enumerate(runs):
+            lines += _training_and_validation(run, name, number, len(runs), window)
+        if lines:
+            percent = name != "loss"
+            curves.append(drawn(title, lines, drops=drops, percent=percent))
+    rates = _by_step_of_each(runs, "learning_rate")
+    if rates:
+        curves.append(drawn("Learning rate", rates, log=True))
+    return curves
+
+
+def speed(runs: Sequence[Run]) -> list[Curve]:
+    """Images a second, and the share of the time that waits for data."""
+    titles = {"images_per_s": "Images a second", "data_wait": "Share of the time waiting for data"}
+    return [
+        drawn(title, lines, percent=name == "data_wait")
+        for name, title in titles.items()
+        if (lines := _by_step_of_each(runs, name))
+    ]
+
+
+def _training_and_validation(
+    run: Run, name: str, number: int, runs: int, window: int
+) -> list[Line]:
+    """One run: two colours, and the steps behind. Several: a colour each."""
+    colour = COLOURS[number % len(COLOURS)]
+    other = colour if runs > 1 else COLOURS[1]
+    of = f"{run.label}: " if runs > 1 else ""
+    parts = [
+        (f"{of}training", colour, True, by_epoch(run, name)),
+        (f"{of}validation", other, False, by_epoch(run, f"val_{name}")),
+    ]
+    lines = []
+    if runs == 1 and (steps := by_step(run, name))[0]:
+        lines.append(Line("training, as it went", colour, steps, faint=bool(parts[0][3][0])))
+    for label, ink, dashed, points in parts:
+        if not points[0]:
+            continue
+        if window > 1:
+            lines.append(Line(label, ink, points, dashed, faint=True))
+        lines.append(Line(label, ink, smoothed(points, window), dashed))
+    return lines
+
+
+def _by_step_of_each(runs: Sequence[Run], name: str) -> list[Line]:
+    lines = [
+        Line(run.label, COLOURS[number % len(COLOURS)], by_step(run, name))
+        for number, run in enumerate(runs)
+    ]
+    return [line for line in lines if line.points[0]]
+
+
+def errors_by_class(errors: Sequence[float]) -> Curve:
+    """Errors of all classes, the hardest one first."""
+    ranks = [float(rank) for rank in range(1, len(errors) + 1)]
+    line = Line("top-1 error", COLOURS[1], (ranks, sorted(errors, reverse=True)))
+    return drawn("Top-1 error by class", [line], percent=True, across="classes, hardest first")

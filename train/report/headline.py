@@ -1,0 +1,162 @@
+"""The tables at a report's head: this run beside what is published, and several runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from prep.program import counted
+from train.dataset import Dataset
+from train.networks.layers import AlexNet
+from train.report import published
+from train.report.data import Missing
+from train.report.gather import Row, Run
+from train.report.judging import Judgement
+
+NONE = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One row; figures as they are shown."""
+
+    what: str
+    data: str
+    views: str
+    top1: str
+    top5: str
+    loss: str = NONE
+    own: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """One of several runs, by its rows."""
+
+    label: str
+    recipe: str
+    epochs: str
+    last: str  # validation top-1 / top-5 error
+    best: str
+    loss: str  # of training
+    rate: str
+    hours: str
+    views: int
+    val_pixels_id: str
+
+
+def facts(run: Run, network: AlexNet) -> list[tuple[str, str]]:
+    """What was trained, on what and for how long."""
+    checkpoint, start = run.checkpoint, run.starts[-1] if run.starts else None
+    parameters = sum(each.numel() for each in network.parameters())
+    images = f"{start.train.card['samples']:,} training images of " if start else ""
+    found = [
+        ("recipe", f"{checkpoint.recipe.name}: {checkpoint.recipe.about}"),
+        ("network", f"{checkpoint.recipe.network}, {parameters:,} parameters"),
+        ("data", f"{images}{counted(len(checkpoint.data.wnids), 'class')}"),
+        ("trained", f"{_trained(run)}, at most {counted(checkpoint.recipe.epochs, 'epoch')}"),
+    ]
+    if run.epochs:
+        found.append(("time", f"{_duration(run.seconds)} of training, without validation"))
+    if start:
+        others = f" in {start.processes} processes" if start.processes > 1 else ""
+        found.append(("on", f"{_device(start.device, start.cpu)}{others}"))
+    return found
+
+
+def results(run: Run, val: Dataset | Missing, judgement: Judgement | Missing) -> list[Result]:
+    """This checkpoint, the run's last and best epochs, what is published, and chance."""
+    rows, classes, recipe = [], len(run.checkpoint.data.wnids), run.checkpoint.recipe
+    if isinstance(judgement, Judgement) and isinstance(val, Dataset):
+        data = f"{val.path.name}, {counted(len(val), 'image')}"
+        for count, score in judgement.scores.items():
+            at_random = count == 1 and judgement.seen.random is not None
+            rows.append(
+                Result(
+                    f"this run, {_trained(run)}",
+                    data,
+                    "1, at random" if at_random else str(count),
+                    f"{score.top1_error:.2%}",
+                    f"{score.top5_error:.2%}",
+                    f"{score.loss:.4f}",
+                )
+            )
+    if run.epochs:
+        last = run.epochs[-1]
+        if "val_loss" in last:
+            views = str(recipe.val_views)
+            what = f"as validated after epoch {last['epoch']}, the last"
+            rows.append(_of_row(what, "validation data of the run", views, last, "val_"))
+        if run.best is not None and "val_loss" in run.best:
+            what = f"as validated after epoch {run.best['epoch']}, the best by {recipe.watch}"
+            rows.append(
+                _of_row(what, "validation data of the run", str(recipe.val_views), run.best, "val_")
+            )
+        what = f"while it trained, epoch {last['epoch']}"
+        rows.append(_of_row(what, "training data, augmented", "1, at random", last, ""))
+    for known in published.beside(recipe.name):
+        top5 = f"{known.top5:g}%" if known.top5 is not None else NONE
+        views = str(known.views or NONE)
+        what = f"published: {known.what}"
+        rows.append(Result(what, known.data, views, f"{known.top1:g}%", top5, own=False))
+    five = max(1 - 5 / classes, 0.0)
+    chance = f"chance, {counted(classes, 'class')}"
+    rows.append(Result(chance, "any", NONE, f"{1 - 1 / classes:.2%}", f"{five:.2%}", own=False))
+    return rows
+
+
+def compared(runs: Sequence[Run]) -> list[Compared]:
+    return [_compared(run) for run in runs]
+
+
+def _compared(run: Run) -> Compared:
+    last = run.epochs[-1] if run.epochs else {}
+    speeds = [float(row["images_per_s"]) for row in run.epochs]
+    return Compared(
+        label=run.label,
+        recipe=run.checkpoint.recipe.name,
+        epochs=f"{run.checkpoint.epoch} of {run.checkpoint.recipe.epochs}",
+        last=_errors(last),
+        best=f"{_errors(run.best)}, epoch {run.best['epoch']}" if run.best else NONE,
+        loss=f"{last['loss']:.3f}" if last.get("loss") is not None else NONE,
+        rate=f"{sum(speeds) / len(speeds):,.0f}" if speeds else NONE,
+        hours=_duration(run.seconds) if speeds else NONE,
+        views=run.checkpoint.recipe.val_views,
+        val_pixels_id=run.checkpoint.val_pixels_id,
+    )
+
+
+def _errors(row: Row) -> str:
+    if row.get("val_top1_error") is None:
+        return NONE
+    return f"{row['val_top1_error']:.2%} / {row['val_top5_error']:.2%}"
+
+
+def _of_row(what: str, data: str, views: str, row: Row, prefix: str) -> Result:
+    loss = row[f"{prefix}loss"]
+    return Result(
+        what,
+        data,
+        views,
+        f"{row[f'{prefix}top1_error']:.2%}",
+        f"{row[f'{prefix}top5_error']:.2%}",
+        NONE if loss is None else f"{loss:.4f}",
+    )
+
+
+def _trained(run: Run) -> str:
+    checkpoint = run.checkpoint
+    within = f" and {counted(checkpoint.epoch_step, 'step')}" if checkpoint.epoch_step else ""
+    return f"{run.file.name} after {counted(checkpoint.epoch, 'epoch')}{within}"
+
+
+def _device(device: str, cpu: str) -> str:
+    return cpu if device == "cpu" else device
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
