@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from train.report.gather import Row, Run
 
@@ -99,11 +100,14 @@ def drawn(
         axes.grid(alpha=0.15, color=INK)
         axes.set_xlabel(across)
         if percent:
-            axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=None))
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         if log:
             axes.set_yscale("log")
-        elif all(value >= 0 for line in lines for value in line.points[1]):
-            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_ylim(0, 1.08 * max(max(line.points[1]) for line in lines) or 1.0)
         out = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(out, format="svg", transparent=True, metadata=nothing)

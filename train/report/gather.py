@@ -7,7 +7,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from prep.program import UserError
+from prep.program import UserError, counted
 from train import checkpoint as checkpoints
 from train import metrics, provenance, schedule
 from train.checkpoint import Checkpoint
@@ -106,11 +106,11 @@ def looks_at_validation(run: Run) -> list[str]:
             said.append(
                 f"The run was to end after {recipe.stop_patience} epochs without a lower {watched}."
             )
-    if run.best is not None:
+    if run.best is not None and (run.folder / BEST).exists():
         of_it = ": the figures below are of it" if run.file.name == BEST else ""
         said.append(
-            f"{BEST} is the checkpoint of epoch {run.best['epoch']}, chosen among "
-            f"{len(run.epochs)} by the lowest {watched}{of_it}."
+            f"{BEST} is the checkpoint of epoch {run.best['epoch']}, chosen by the lowest "
+            f"{watched} of {counted(len(run.epochs), 'epoch')}{of_it}."
         )
     return said
 

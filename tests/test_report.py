@@ -1,0 +1,411 @@
+"""`train report`: what is on the page, that names are only text, what is said when things lack."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ODD_NAMES
+from hypothesis import given
+from hypothesis import strategies as st
+from train_program import ONE_THREAD, call, failure
+
+from train import checkpoint as checkpoints
+from train import metrics, networks, provenance
+from train.dataset import open_dataset
+from train.evaluate import views_of
+from train.recipe import Recipe, load_recipe, recipe_names, recipe_text
+from train.report import curves, gather, kernels, neighbours, published, recipe_values
+from train.report.data import read_pictures, spread
+from train.screen import Screen
+
+pytestmark = pytest.mark.usefixtures("threads_as_they_were")
+
+SECTIONS = [
+    *("results", "curves", "speed", "samples", "kernels", "predictions", "neighbours"),
+    *("classes", "confusions", "statistics", "recipe", "origin"),
+]
+OF_VALIDATION = {"predictions", "neighbours", "classes", "confusions"}
+EVIL = "<script>alert(1)</script>"
+LIMIT = 5_000_000  # bytes of a report
+
+
+class Page(html.parser.HTMLParser):
+    """Tags and the text of each section."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text: dict[str, str] = {"": ""}
+        self._section = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag == "section":
+            self._section = dict(attrs)["id"] or ""
+            self.text[self._section] = ""
+
+    def handle_data(self, data: str) -> None:
+        self.text[self._section] += data
+
+    def attributes(self, name: str) -> list[str]:
+        return [attributes[name] for _, attributes in self.tags if name in attributes]
+
+    @property
+    def missing(self) -> set[str]:
+        return {section for section, text in self.text.items() if "Not shown. " in text}
+
+
+def report(out: Path, *arguments: object) -> Page:
+    assert call("report", *arguments, "--out", out, *ONE_THREAD) == 0
+    assert not list(out.parent.glob("*.partial"))
+    return Page(out)
+
+
+@pytest.fixture(scope="module")
+def page(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """Of the run as it is."""
+    return report(tmp_path_factory.mktemp("report") / "whole.html", run_folder)
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path) -> Path:
+    """A copy, for changing."""
+    return Path(shutil.copytree(run_folder, tmp_path / "run"))
+
+
+def change_checkpoint(run: Path, **changes: Any) -> None:
+    values = torch.load(run / "last.pt", weights_only=True)
+    for name, value in changes.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    torch.save(values, run / "last.pt")
+
+
+def change_rows(run: Path, change: Any) -> None:
+    path = run / metrics.FILE_NAME
+    rows = [change(row) for row in metrics.read(path)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows if row))
+
+
+def change_start(run: Path, **changes: Any) -> None:
+    path = run / provenance.FILE_NAME
+    values = json.loads(path.read_text())
+    values["starts"][-1] |= changes
+    path.write_text(json.dumps(values))
+
+
+def test_every_section_is_there_and_the_contents_lead_to_it(page: Page) -> None:
+    assert [name for name in page.text if name] == SECTIONS
+    assert page.missing == set()
+    links = [link for link in page.attributes("href") if not link.startswith("data:")]
+    assert set(SECTIONS) <= {link.removeprefix("#") for link in links}
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_asks_for_no_other_file(page: Page) -> None:
+    for name in ("src", "href", "xlink:href", "data", "action", "poster", "srcset"):
+        assert all(value.startswith(("data:image/", "#")) for value in page.attributes(name))
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
+    assert not any("url(" in value.replace("url(#", "") for value in page.attributes("style"))
+
+
+def test_every_picture_says_what_it_is(page: Page) -> None:
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) > 50
+    assert all(attributes["alt"].strip() for attributes in pictures)
+    drawn = [attributes for tag, attributes in page.tags if tag == "svg"]
+    titles = ["Loss", "Top-1 error", "Top-5 error", "Learning rate", "Images a second"]
+    assert [each["aria-label"] for each in drawn][:5] == titles
+
+
+def test_figures_are_those_of_eval_and_of_the_run(
+    page: Page, run_folder: Path, betons: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beton = betons / "val.beton"
+    assert call("eval", run_folder, "--beton", beton, "--views", 10, "--json", *ONE_THREAD) == 0
+    views = json.loads(capsys.readouterr().out)["views"]
+    for figures in views.values():
+        shown = f"{figures['top1_error']:.2%}{figures['top5_error']:.2%}{figures['loss']:.4f}"
+        assert shown in page.text["results"].replace("\n", "")
+    for row in metrics.read(run_folder / metrics.FILE_NAME):
+        if row["kind"] == "epoch":
+            assert f"{row['loss']:.4f}" in page.text["curves"]
+            assert f"{row['val_loss']:.4f}" in page.text["curves"]
+    assert "40.7%18.2%" in page.text["results"]
+    assert "say nothing about this run" in page.text["results"]
+
+
+def test_the_page_says_what_validation_decided(page: Page) -> None:
+    text = " ".join(page.text["results"].split())
+    assert "best.pt is the checkpoint of epoch" in text
+    assert "by the lowest validation top-1 error of 2 epochs" in text
+
+
+def test_recipe_and_origin(page: Page, run_folder: Path, betons: Path) -> None:
+    recipe, origin = page.text["recipe"], page.text["origin"]
+    assert "changed for this run; the recipe has 0.25: ours: a sixteenth of the arith" in recipe
+    assert "plateau, reduce-on-plateau and steps only" in recipe
+    start = provenance.read(run_folder / provenance.FILE_NAME)[0]
+    assert f"train run --beton {betons / 'train.beton'}" in origin
+    assert f"torch {importlib.metadata.version('torch')}" in origin
+    card = json.loads((betons / "train.json").read_text())
+    assert card["sha256"] in origin
+    assert start.train.card == {k: v for k, v in card.items() if k != "checksum"} | {"classes": 3}
+
+
+def test_names_are_only_text(run: Path, tmp_path: Path) -> None:
+    data = torch.load(run / "last.pt", weights_only=True)["data"]
+    evil = run.rename(tmp_path / "<img src=x onerror=alert(1)>")
+    for names in ([EVIL, *ODD_NAMES[:2]], [*ODD_NAMES[2:4], "\udcff"]):
+        change_checkpoint(evil, data=data | {"names": names})
+        change_start(evil, command=EVIL, recipe_text=f"# {EVIL}\n")
+        path = tmp_path / "page.html"
+        page = report(path, evil, evil, "--views", 1)
+        assert not any(tag == "script" for tag, _ in page.tags)
+        assert not page.attributes("onerror")
+        assert "<img src=x onerror=alert(1)>" in page.text[""]
+        assert EVIL in page.text["origin"]
+        assert not set(path.read_text(encoding="utf-8")) & set(map(chr, [*range(9), 27, 0x202E]))
+        assert path.stat().st_size < LIMIT
+
+
+def test_without_its_data_the_rest_is_shown(run: Path, tmp_path: Path) -> None:
+    gone = {"path": str(tmp_path / "gone.beton"), "card": {"samples": 18}}
+    change_start(run, train=gone, val=gone)
+    page = report(tmp_path / "page.html", run)
+    assert page.missing == {"results", "samples", "statistics"} | OF_VALIDATION
+    assert f"{tmp_path / 'gone.beton'} is not a file" in page.text["samples"]
+    assert "--val-beton names it" in page.text["predictions"]
+    assert "as validated after epoch 2" in page.text["results"]
+    assert any(attributes.get("aria-label") == "Loss" for _, attributes in page.tags)
+
+
+def test_other_data_in_its_place_is_not_shown(run: Path, betons: Path, tmp_path: Path) -> None:
+    other = {"path": str(betons / "val.beton"), "card": {"samples": 18}}
+    change_start(run, train=other)
+    page = report(tmp_path / "page.html", run, "--views", 1)
+    assert page.missing == {"samples", "neighbours", "statistics"}
+    assert "holds other data (pixels_id" in page.text["samples"]
+
+
+def test_a_run_of_an_older_program_without_validation(run: Path, tmp_path: Path) -> None:
+    """Neither run.json nor figures of validation; both epochs' rows have those of training."""
+    (run / provenance.FILE_NAME).unlink()
+    (run / "best.pt").unlink()
+    change_checkpoint(run, val_pixels_id="")
+    change_rows(run, lambda row: {k: v for k, v in row.items() if not k.startswith("val_")})
+    page = report(tmp_path / "page.html", run)
+    assert "Validation data has decided nothing" in page.text["results"]
+    assert "while it trained, epoch 2" in page.text["results"]
+    assert "does not say where its data is" in page.text["predictions"]
+    assert "has no run.json" in page.text["origin"]
+    assert "He et al. 2015" in page.text["recipe"]
+
+
+def test_a_run_without_validation_data(run: Path, tmp_path: Path) -> None:
+    change_start(run, val=None)
+    assert "The run had no validation data" in report(tmp_path / "a.html", run).text["classes"]
+
+
+def test_in_the_first_epoch(run: Path, tmp_path: Path) -> None:
+    change_checkpoint(run, epoch=0, epoch_step=1, step=1, history=[])
+    change_rows(run, lambda row: row if row["kind"] == "step" else None)
+    change_start(run, train={"path": "gone", "card": {"samples": 18}}, val=None)
+    page = report(tmp_path / "page.html", run)
+    assert "last.pt after 0 epochs and 1 step" in page.text[""]
+    assert "No epoch of this run has ended yet" in page.text["curves"]
+    assert any(attributes.get("aria-label") == "Loss" for _, attributes in page.tags)
+
+
+def test_killed_before_its_first_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / metrics.FILE_NAME).touch()
+    line = failure(capsys, "report", tmp_path)
+    assert f"{tmp_path / 'last.pt'} does not exist" in line
+    (tmp_path / "last.pt").touch()
+    (tmp_path / metrics.FILE_NAME).unlink()
+    assert f"{tmp_path} has no metrics.jsonl" in failure(capsys, "report", tmp_path)
+
+
+def test_several_runs(run: Path, run_folder: Path, betons: Path, tmp_path: Path) -> None:
+    change_checkpoint(
+        run, recipe={"name": "mine", "batch": 4, "schedule": "steps"}, val_pixels_id="ab" * 32
+    )
+    page = report(
+        tmp_path / "page.html", run_folder, run, "--smooth", 2, "--val-beton", betons / "val.beton"
+    )
+    text = page.text["runs"]
+    assert "batch84" in text.replace("\n", "")
+    assert "scheduleone-cyclesteps" in text.replace("\n", "")
+    assert "were not validated on the same images" in text
+    for name in (run_folder, run):
+        assert f"{name}: validation" in page.text["curves"]
+    assert "moving averages over 2 epochs" in page.text["curves"]
+
+
+def test_the_best_checkpoint_is_said_to_be_chosen(run: Path, tmp_path: Path) -> None:
+    change_start(run, train={"path": "gone", "card": {"samples": 18}}, val=None)
+    page = report(tmp_path / "page.html", run / "best.pt")
+    assert "the figures below are of it" in page.text["results"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "report.txt"], "should end in .html"),
+        (["--out", "no/such/report.html"], "is not a folder"),
+        (["--val-beton", "gone.beton"], "gone.beton is not a file"),
+    ],
+)
+def test_wrong_names(
+    run_folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in failure(capsys, "report", run_folder, *arguments)
+
+
+# --------------------------------------------------------------------------- its parts
+
+
+@given(
+    labels=st.lists(st.integers(0, 12), min_size=1, max_size=60),
+    count=st.integers(1, 30),
+)
+def test_samples_are_spread_over_the_classes(labels: list[int], count: int) -> None:
+    chosen = spread(np.array(labels), count)
+    assert len(set(chosen)) == len(chosen) <= count
+    assert len({labels[sample] for sample in chosen}) == min(count, len(set(labels)))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=3000), st.integers(1, 9))
+def test_lines_are_smoothed_and_thinned(ys: list[float], window: int) -> None:
+    points = [float(x) for x in range(len(ys))], ys
+    thin = curves.thinned(points)
+    assert 1 <= len(thin[0]) == len(thin[1]) <= curves.POINTS
+    assert min(ys) - 1e-9 <= min(thin[1]) <= max(thin[1]) <= max(ys) + 1e-9
+    smooth = curves.smoothed(points, window)
+    assert smooth[0] == points[0]
+    middle = len(ys) // 2
+    around = ys[max(middle - (window - 1) // 2, 0) : middle + window // 2 + 1]
+    assert smooth[1][middle] == pytest.approx(sum(around) / len(around))
+
+
+def test_an_svg_is_of_the_page_around_it() -> None:
+    line = curves.Line("a <b>", curves.COLOURS[0], ([1.0, 2.0], [0.5, 0.25]))
+    svg = str(curves.drawn("Loss", [line], drops=[(1.5, 0.001)]).svg)
+    assert "currentColor" in svg
+    assert curves.INK not in svg
+    assert ">0.001<" in svg
+    assert "<b>" not in svg
+    assert svg == str(curves.drawn("Loss", [line], drops=[(1.5, 0.001)]).svg)
+    assert svg.replace("http://www.w3.org/", "").count("http") == 0
+
+
+def run_of(recipe: Recipe, rows: list[dict[str, Any]]) -> gather.Run:
+    from conftest import make_checkpoint
+
+    return gather.Run("run", Path("run/last.pt"), make_checkpoint(recipe), rows, [])
+
+
+def test_rates_fall_where_an_epoch_has_a_lower_one_than_the_last() -> None:
+    rows = [
+        {"kind": "epoch", "epoch": epoch, "step": epoch, "learning_rate": rate}
+        for epoch, rate in ((3, 0.1), (4, 0.1), (5, 0.01), (6, 0.01), (7, 0.001))
+    ]
+    recipe = dataclasses.replace(load_recipe("demo"), width=0.07)
+    steps = dataclasses.replace(recipe, schedule="steps")
+    assert run_of(steps, rows).drops == [(4.0, 0.01), (6.0, 0.001)]
+    assert run_of(recipe, rows).drops == []  # one-cycle: it falls all the time
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "reduce-on-plateau", "cosine"])
+def test_what_a_schedule_looks_at_is_said(schedule: Any) -> None:
+    rows = [{"kind": "epoch", "epoch": 1, "step": 2, "val_loss": 1.0, "val_top1_error": 0.5}]
+    recipe = dataclasses.replace(load_recipe("demo"), width=0.07, schedule=schedule)
+    said = " ".join(gather.looks_at_validation(run_of(recipe, rows)))
+    assert (f"The schedule {schedule} lowered the learning rate" in said) == (schedule != "cosine")
+    patient = dataclasses.replace(recipe, stop_patience=4)
+    assert "end after 4 epochs" in " ".join(gather.looks_at_validation(run_of(patient, rows)))
+    own = dataclasses.replace(recipe, watch="loss")
+    assert gather.looks_at_validation(run_of(own, rows)) == []
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_value_of_a_recipe_has_its_source(name: str) -> None:
+    text = recipe_text(name)
+    found = recipe_values.comments(text)
+    for field in dataclasses.fields(Recipe):
+        assert found[field.name] or field.name in ("name", "about"), field.name
+    assert "#" not in recipe_values.head(text)
+    if name == "paper":
+        assert found["mean"].endswith('"centre", the mean image\'s centre crop from every crop')
+
+
+@pytest.mark.parametrize("result", published.RESULTS, ids=lambda result: result.what)
+def test_published_figures_are_those_of_the_recipes_heads(result: published.Published) -> None:
+    head = " ".join(recipe_values.head(recipe_text(result.recipe)).split())
+    for error in (result.top1, result.top5):
+        if error is not None:
+            assert f"{error:g} %" in head or f"{100 - error:.4g} %" in head
+    if result.views:
+        assert {5: "five", 10: "ten"}[result.views] in head
+
+
+def test_kernels_are_those_of_conv1_by_tower() -> None:
+    for name, towers in (("paper", 2), ("single-tower", 1)):
+        recipe = dataclasses.replace(load_recipe("paper"), width=0.5, network=name)
+        network = networks.build(recipe, 3)
+        with torch.no_grad():
+            network.conv1.weight[-1] = 0
+            network.conv1.weight[-1, 0, 10, 10] = 2.0  # red, its last place
+        sheets = kernels.by_tower(network)
+        assert len(sheets) == towers
+        last = sheets[-1][-11:, -11:] if towers == 1 else sheets[-1][12:, 7 * 12 : 7 * 12 + 11]
+        assert last[10, 10].tolist() == [255, 128, 128]
+        assert last[0, 0].tolist() == [128, 128, 128]
+
+
+def test_an_image_is_its_own_nearest_neighbour(run_folder: Path, betons: Path) -> None:
+    loaded = checkpoints.load(run_folder)
+    network = checkpoints.trained_network(loaded, run_folder)
+    train = open_dataset(betons / "train.beton")
+    centre = views_of(loaded.recipe, loaded.data, torch.device("cpu"), 1)
+    with Screen(silent=True) as screen, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "BATCH", 4)  # 18 images: more than one, the last one smaller
+        found = neighbours.nearest(network, read_pictures(train, [3, 17]), train, centre, screen)
+    assert [row[0] for row in found] == [3, 17]
+    features = neighbours.features(network, np.stack(read_pictures(train, range(18))), centre)
+    order = torch.cdist(features[[3, 17]], features).argsort(dim=1)[:, : neighbours.NEAREST]
+    assert found == order.tolist()
+
+
+def test_a_start_is_added_when_a_run_goes_on(run: Path, betons: Path) -> None:
+    beton = betons / "train.beton"
+    options = ["--recipe", "demo", "--set", "width=0.07", "--set", "batch=8", "--set", "epochs=2"]
+    assert call("run", "--beton", beton, "--out", run, *options, *ONE_THREAD) == 0
+    assert len(provenance.read(run / provenance.FILE_NAME)) == 1  # it had ended: nothing began
+    change_checkpoint(run, epoch=1, step=3)
+    values = torch.load(run / "last.pt", weights_only=True)
+    change_checkpoint(run, history=values["history"][:1])
+    assert call("run", "--beton", beton, "--out", run, *options, *ONE_THREAD) == 0
+    starts = provenance.read(run / provenance.FILE_NAME)
+    assert [(start.epoch, start.step) for start in starts] == [(0, 0), (1, 3)]
+    assert {start.steps_per_epoch for start in starts} == {3}
+    assert starts[0].recipe_text == recipe_text("demo")
+
+
+def test_a_damaged_run_json_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / provenance.FILE_NAME).write_text('{"format_version": 1, "starts": [{}]}')
+    assert "run.json is damaged" in failure(capsys, "report", run)
+    (run / provenance.FILE_NAME).write_text('{"format_version": 2}')
+    assert "run.json has format version 2" in failure(capsys, "report", run)
