@@ -18,13 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from train_program import ONE_THREAD, call, failure
 
+from prep.program import UserError, visible
 from train import checkpoint as checkpoints
 from train import metrics, networks, provenance
 from train.dataset import open_dataset
 from train.evaluate import views_of
 from train.recipe import Recipe, load_recipe, recipe_names, recipe_text
 from train.report import curves, gather, kernels, neighbours, published, recipe_values
-from train.report.data import read_pictures, spread
+from train.report import page as page_module
+from train.report.data import Missing, read_pictures, spread, training_data, validation_data
 from train.screen import Screen
 
 pytestmark = pytest.mark.usefixtures("threads_as_they_were")
@@ -164,19 +166,34 @@ def test_recipe_and_origin(page: Page, run_folder: Path, betons: Path) -> None:
 
 
 def test_names_are_only_text(run: Path, tmp_path: Path) -> None:
-    data = torch.load(run / "last.pt", weights_only=True)["data"]
+    change_checkpoint(
+        run, data={"names": [EVIL, *ODD_NAMES[:1], "\udcff\N{RIGHT-TO-LEFT OVERRIDE}"]}
+    )
+    change_start(run, command=EVIL, recipe_text=f"# {EVIL}\n", folder=EVIL)
     evil = run.rename(tmp_path / "<img src=x onerror=alert(1)>")
-    for names in ([EVIL, *ODD_NAMES[:2]], [*ODD_NAMES[2:4], "\udcff"]):
-        change_checkpoint(evil, data=data | {"names": names})
-        change_start(evil, command=EVIL, recipe_text=f"# {EVIL}\n")
-        path = tmp_path / "page.html"
-        page = report(path, evil, evil, "--views", 1)
-        assert not any(tag == "script" for tag, _ in page.tags)
-        assert not page.attributes("onerror")
-        assert "<img src=x onerror=alert(1)>" in page.text[""]
-        assert EVIL in page.text["origin"]
-        assert not set(path.read_text(encoding="utf-8")) & set(map(chr, [*range(9), 27, 0x202E]))
-        assert path.stat().st_size < LIMIT
+    path = tmp_path / "page.html"
+    page = report(path, evil, evil, "--views", 1)
+    assert not any(tag == "script" for tag, _ in page.tags)
+    assert not page.attributes("onerror")
+    assert "<img src=x onerror=alert(1)>" in page.text[""]
+    for section in ("samples", "predictions", "classes", "origin", "recipe"):
+        assert EVIL in page.text[section]
+    assert "two\\nlines" in page.text["samples"]
+    assert "\\udcff\\u202e" in page.text["samples"]
+    assert path.stat().st_size < LIMIT
+
+
+@pytest.mark.parametrize("name", [EVIL, *ODD_NAMES, "\udcff", "{{ 1 }}", "&amp;"])
+def test_a_name_is_one_line_of_text(name: str) -> None:
+    shown = str(page_module.environment().from_string("<b>{{ name }}</b>").render(name=name))
+    parser = html.parser.HTMLParser(convert_charrefs=True)
+    found: list[str] = []
+    parser.handle_data = found.append  # type: ignore[method-assign]
+    parser.feed(shown)
+    parser.close()
+    assert "".join(found) == visible(name)
+    assert shown.count("<") == 2
+    shown.encode()
 
 
 def test_without_its_data_the_rest_is_shown(run: Path, tmp_path: Path) -> None:
@@ -185,23 +202,26 @@ def test_without_its_data_the_rest_is_shown(run: Path, tmp_path: Path) -> None:
     page = report(tmp_path / "page.html", run)
     assert page.missing == {"results", "samples", "statistics"} | OF_VALIDATION
     assert f"{tmp_path / 'gone.beton'} is not a file" in page.text["samples"]
-    assert "--val-beton names it" in page.text["predictions"]
-    assert "as validated after epoch 2" in page.text["results"]
+    assert "--val-beton FILE.beton names it" in page.text["predictions"]
+    assert "as validated after epoch" in page.text["results"]
     assert any(attributes.get("aria-label") == "Loss" for _, attributes in page.tags)
 
 
-def test_other_data_in_its_place_is_not_shown(run: Path, betons: Path, tmp_path: Path) -> None:
-    other = {"path": str(betons / "val.beton"), "card": {"samples": 18}}
-    change_start(run, train=other)
-    page = report(tmp_path / "page.html", run, "--views", 1)
-    assert page.missing == {"samples", "neighbours", "statistics"}
-    assert "holds other data (pixels_id" in page.text["samples"]
+def test_other_data_in_its_place_is_not_taken(run: Path, betons: Path) -> None:
+    change_start(run, train={"path": str(betons / "val.beton"), "card": {"samples": 18}})
+    gathered = gather.gather(run)
+    found = training_data(gathered, None)
+    assert isinstance(found, Missing)
+    assert "holds other data (pixels_id" in found.reason
+    with pytest.raises(UserError, match="holds other data"):
+        training_data(gathered, betons / "val.beton")
+    assert not isinstance(training_data(gathered, betons / "train.beton"), Missing)
+    assert not isinstance(validation_data(gathered, betons / "train.beton"), Missing)
 
 
 def test_a_run_of_an_older_program_without_validation(run: Path, tmp_path: Path) -> None:
     """Neither run.json nor figures of validation; both epochs' rows have those of training."""
     (run / provenance.FILE_NAME).unlink()
-    (run / "best.pt").unlink()
     change_checkpoint(run, val_pixels_id="")
     change_rows(run, lambda row: {k: v for k, v in row.items() if not k.startswith("val_")})
     page = report(tmp_path / "page.html", run)
@@ -212,18 +232,14 @@ def test_a_run_of_an_older_program_without_validation(run: Path, tmp_path: Path)
     assert "He et al. 2015" in page.text["recipe"]
 
 
-def test_a_run_without_validation_data(run: Path, tmp_path: Path) -> None:
-    change_start(run, val=None)
-    assert "The run had no validation data" in report(tmp_path / "a.html", run).text["classes"]
-
-
-def test_in_the_first_epoch(run: Path, tmp_path: Path) -> None:
+def test_in_the_first_epoch_without_validation_data(run: Path, tmp_path: Path) -> None:
     change_checkpoint(run, epoch=0, epoch_step=1, step=1, history=[])
     change_rows(run, lambda row: row if row["kind"] == "step" else None)
     change_start(run, train={"path": "gone", "card": {"samples": 18}}, val=None)
     page = report(tmp_path / "page.html", run)
     assert "last.pt after 0 epochs and 1 step" in page.text[""]
     assert "No epoch of this run has ended yet" in page.text["curves"]
+    assert "The run had no validation data" in page.text["classes"]
     assert any(attributes.get("aria-label") == "Loss" for _, attributes in page.tags)
 
 
@@ -254,10 +270,13 @@ def test_several_runs(run: Path, run_folder: Path, betons: Path, tmp_path: Path)
     assert "moving averages over 2 epochs" in page.text["curves"]
 
 
-def test_the_best_checkpoint_is_said_to_be_chosen(run: Path, tmp_path: Path) -> None:
-    change_start(run, train={"path": "gone", "card": {"samples": 18}}, val=None)
-    page = report(tmp_path / "page.html", run / "best.pt")
-    assert "the figures below are of it" in page.text["results"]
+def test_the_best_checkpoint_is_said_to_be_chosen(run_folder: Path) -> None:
+    last, best = gather.gather(run_folder), gather.gather(run_folder / "best.pt")
+    assert "the figures below are of it" not in " ".join(gather.looks_at_validation(last))
+    assert "the figures below are of it" in " ".join(gather.looks_at_validation(best))
+    errors = [row["val_top1_error"] for row in best.epochs]
+    assert best.best is not None
+    assert best.best["epoch"] == 1 + errors.index(min(errors)) == best.checkpoint.epoch
 
 
 @pytest.mark.parametrize(
@@ -333,9 +352,9 @@ def test_what_a_schedule_looks_at_is_said(schedule: Any) -> None:
     rows = [{"kind": "epoch", "epoch": 1, "step": 2, "val_loss": 1.0, "val_top1_error": 0.5}]
     recipe = dataclasses.replace(load_recipe("demo"), width=0.07, schedule=schedule)
     said = " ".join(gather.looks_at_validation(run_of(recipe, rows)))
-    assert (f"The schedule {schedule} lowered the learning rate" in said) == (schedule != "cosine")
+    assert (f"The schedule {schedule} lowers the learning rate" in said) == (schedule != "cosine")
     patient = dataclasses.replace(recipe, stop_patience=4)
-    assert "end after 4 epochs" in " ".join(gather.looks_at_validation(run_of(patient, rows)))
+    assert "ends after 4 epochs" in " ".join(gather.looks_at_validation(run_of(patient, rows)))
     own = dataclasses.replace(recipe, watch="loss")
     assert gather.looks_at_validation(run_of(own, rows)) == []
 

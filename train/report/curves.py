@@ -70,8 +70,8 @@ def drawn(
         "ytick.color": INK,
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(5.0, 3.3), layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(5.0, 3.3))
+        axes = figure.add_axes((0.14, 0.16, 0.84, 0.8))
         for line in lines:
             xs, ys = thinned(line.points)
             axes.plot(

@@ -57,7 +57,9 @@ def _opened(
     try:
         return _checked(Path(known.path), run.checkpoint, pixels_id)
     except (UserError, OSError) as error:
-        return Missing(f"The run's data is not there any more ({error}); {option} names it.")
+        return Missing(
+            f"The run's data cannot be used any more ({error}); {option} FILE.beton names it."
+        )
 
 
 def _checked(path: Path, checkpoint: Checkpoint, pixels_id: str | None) -> Dataset:
@@ -103,7 +105,7 @@ def spread(labels: npt.NDArray[np.int64], count: int) -> list[int]:
         by_class = [by_class[i * len(by_class) // count] for i in range(count)]
     rounds = -(-count // len(by_class))
     return [
-        int(samples[turn * len(samples) // rounds])
+        int(samples[turn * len(samples) // min(rounds, len(samples))])
         for turn in range(rounds)
         for samples in by_class
         if turn < len(samples)

@@ -97,14 +97,13 @@ def looks_at_validation(run: Run) -> list[str]:
     said = []
     if schedule.watches_validation(recipe):
         if recipe.schedule in ("plateau", "reduce-on-plateau"):
-            ending = ", and ended the run" if recipe.schedule == "plateau" else ""
+            ending = ", and ends the run," if recipe.schedule == "plateau" else ""
             said.append(
-                f"The schedule {recipe.schedule} lowered the learning rate{ending} by the "
-                f"{watched}."
+                f"The schedule {recipe.schedule} lowers the learning rate{ending} by the {watched}."
             )
         if recipe.stop_patience:
             said.append(
-                f"The run was to end after {recipe.stop_patience} epochs without a lower {watched}."
+                f"The run ends after {recipe.stop_patience} epochs without a lower {watched}."
             )
     if run.best is not None and (run.folder / BEST).exists():
         of_it = ": the figures below are of it" if run.file.name == BEST else ""

@@ -14,6 +14,7 @@ from train.report.gather import Row, Run
 from train.report.judging import Judgement
 
 NONE = "-"
+WHILE = "validation data of the run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,23 +83,19 @@ def results(run: Run, val: Dataset | Missing, judgement: Judgement | Missing) ->
                 )
             )
     if run.epochs:
-        last = run.epochs[-1]
+        last, views = run.epochs[-1], str(recipe.val_views)
         if "val_loss" in last:
-            views = str(recipe.val_views)
             what = f"as validated after epoch {last['epoch']}, the last"
-            rows.append(_of_row(what, "validation data of the run", views, last, "val_"))
-        if run.best is not None and "val_loss" in run.best:
+            rows.append(_of_row(what, WHILE, views, last, "val_"))
+        if run.best is not None and run.best is not last and "val_loss" in run.best:
             what = f"as validated after epoch {run.best['epoch']}, the best by {recipe.watch}"
-            rows.append(
-                _of_row(what, "validation data of the run", str(recipe.val_views), run.best, "val_")
-            )
+            rows.append(_of_row(what, WHILE, views, run.best, "val_"))
         what = f"while it trained, epoch {last['epoch']}"
         rows.append(_of_row(what, "training data, augmented", "1, at random", last, ""))
     for known in published.beside(recipe.name):
         top5 = f"{known.top5:g}%" if known.top5 is not None else NONE
-        views = str(known.views or NONE)
-        what = f"published: {known.what}"
-        rows.append(Result(what, known.data, views, f"{known.top1:g}%", top5, own=False))
+        what, seen = f"published: {known.what}", str(known.views or NONE)
+        rows.append(Result(what, known.data, seen, f"{known.top1:g}%", top5, own=False))
     five = max(1 - 5 / classes, 0.0)
     chance = f"chance, {counted(classes, 'class')}"
     rows.append(Result(chance, "any", NONE, f"{1 - 1 / classes:.2%}", f"{five:.2%}", own=False))

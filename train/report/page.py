@@ -20,7 +20,16 @@ from train import __version__
 
 def write(values: dict[str, Any], names: Sequence[str], path: Path) -> None:
     """values: of train.report.sections; names: of the classes in label order."""
-    environment = jinja2.Environment(
+    text = (
+        environment().get_template("page.html").render(**values, names=names, version=__version__)
+    )
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def environment() -> jinja2.Environment:
+    """What fills templates/."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("train.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -28,10 +37,8 @@ def write(values: dict[str, Any], names: Sequence[str], path: Path) -> None:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters["percent"] = lambda share: f"{share:.1%}"
-    text = environment.get_template("page.html").render(**values, names=names, version=__version__)
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    made.filters["percent"] = lambda share: f"{share:.1%}"
+    return made
 
 
 def _shown(value: Any) -> Any:

@@ -27,7 +27,7 @@ def thumbnail(pixels: Pixels) -> str:
 
 
 def as_png(pixels: Pixels) -> str:
-    return _uri(Image.fromarray(pixels), "PNG", optimize=True)
+    return _uri(Image.fromarray(pixels), "PNG")
 
 
 def mean_picture(mean_SSC: npt.NDArray[np.float32]) -> str:
