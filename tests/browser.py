@@ -75,7 +75,7 @@ class Browser:
             width=width,
             height=900,
             deviceScaleFactor=1,
-            mobile=width < 600,
+            mobile=False,  # a phone would zoom out of a page that is too wide
         )
         self.call("Page.navigate", url=page.resolve().as_uri())
         while self._message().get("method") != "Page.loadEventFired":

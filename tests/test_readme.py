@@ -64,6 +64,7 @@ def test_the_readme_shows_every_command() -> None:
         ("train", "eval"),
         ("train", "classify"),
         ("train", "export"),
+        ("train", "report"),
         ("train", "recipes"),
     }
     for command in ("prep verify", "prep inspect", "prep sample"):
@@ -98,6 +99,11 @@ def test_tables_and_the_export_are_where_the_readme_says(folder: Path) -> None:
         assert f"`{name}`" in README
         assert (folder / "tables" / name).read_text(encoding="utf-8").count("\n") > 1
     assert (folder / "runs" / "paper" / "last.onnx").stat().st_size > 0
+
+
+def test_the_report_is_where_the_readme_says(folder: Path) -> None:
+    page = (folder / "runs" / "paper" / "report.html").read_text(encoding="utf-8")
+    assert "Not shown." not in page
 
 
 def test_the_lines_of_python_run(folder: Path) -> None:

@@ -39,6 +39,7 @@ PREDICTIONS = 10  # validation images with their most probable classes
 QUERIES = 6  # validation images whose neighbours are sought; paper, figure 4: five
 CLASSES = 40  # as many have a row each; of more, the hardest and the easiest HALF
 HALF = 15
+ENLARGED = 4  # times: how conv1's kernels are shown
 STARTS = 10  # of a run, the last ones
 
 
@@ -86,7 +87,9 @@ def sections(runs: Sequence[Run], settings: Settings, screen: Screen) -> dict[st
         "learning": curves.learning(runs, settings.smooth),
         "smooth": settings.smooth,
         "speed": curves.speed(runs),
-        "kernels": [pictures.as_png(each) for each in kernels.by_tower(network)],
+        "kernels": [
+            (pictures.as_png(each), each.shape[1] * ENLARGED) for each in kernels.by_tower(network)
+        ],
         "train_samples": _samples(train),
         "mean": pictures.mean_picture(run.checkpoint.data.mean_image.numpy()),
         "axes": _axes(train),
