@@ -101,6 +101,7 @@ def test_a_run_writes_its_checkpoint_and_metrics_and_nothing_else(straight: Path
         "last.pt",
         "log.txt",
         "metrics.jsonl",
+        "run.json",
         "tensorboard",
     ]
     loaded = checkpoints.load(straight)

@@ -6,6 +6,7 @@ import dataclasses
 import html.parser
 import importlib.metadata
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from train import metrics, networks, provenance
 from train.dataset import open_dataset
 from train.evaluate import views_of
 from train.recipe import Recipe, load_recipe, recipe_names, recipe_text
-from train.report import curves, gather, kernels, neighbours, published, recipe_values
+from train.report import curves, gather, kernels, neighbours, published, recipe_values, sections
 from train.report import page as page_module
 from train.report.data import Missing, read_pictures, spread, training_data, validation_data
 from train.screen import Screen
@@ -254,7 +255,11 @@ def test_killed_before_its_first_checkpoint(
     assert f"{tmp_path} has no metrics.jsonl" in failure(capsys, "report", tmp_path)
 
 
-def test_several_runs(run: Path, run_folder: Path, betons: Path, tmp_path: Path) -> None:
+def test_several_runs_and_many_classes(
+    run: Path, run_folder: Path, betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sections, "CLASSES", 2)
+    monkeypatch.setattr(sections, "HALF", 1)
     change_checkpoint(
         run, recipe={"name": "mine", "batch": 4, "schedule": "steps"}, val_pixels_id="ab" * 32
     )
@@ -268,6 +273,13 @@ def test_several_runs(run: Path, run_folder: Path, betons: Path, tmp_path: Path)
     for name in (run_folder, run):
         assert f"{name}: validation" in page.text["curves"]
     assert "moving averages over 2 epochs" in page.text["curves"]
+    assert "Top-1 error by class" in page.text["classes"]
+    hardest, easiest = page.text["classes"].split("The easiest")
+    assert "The hardest" in hardest
+    shares = [float(share) for share in re.findall(r"3 (\d+\.\d)%", " ".join(hardest.split()))]
+    assert len(shares) == 1
+    assert f"{100 - shares[0]:.1f}%" in hardest
+    assert "The hardest" not in easiest
 
 
 def test_the_best_checkpoint_is_said_to_be_chosen(run_folder: Path) -> None:
@@ -283,13 +295,21 @@ def test_the_best_checkpoint_is_said_to_be_chosen(run_folder: Path) -> None:
     ("arguments", "message"),
     [
         (["--out", "report.txt"], "should end in .html"),
+        (["--out", "folder.html"], "it is a folder"),
         (["--out", "no/such/report.html"], "is not a folder"),
         (["--val-beton", "gone.beton"], "gone.beton is not a file"),
     ],
 )
 def test_wrong_names(
-    run_folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    run_folder: Path,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.html").mkdir()
     assert message in failure(capsys, "report", run_folder, *arguments)
 
 

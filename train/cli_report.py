@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from prep.files import refuse_other_kinds
 from prep.program import UserError, say
 from train.cli_classify import Views
 from train.options import DeviceOption, Workers, check_beton, check_run, cores
@@ -56,6 +57,7 @@ def report(
         raise UserError(f"--out {path}: the name should end in .html")
     if not path.parent.is_dir():
         raise UserError(f"--out {path}: {path.parent} is not a folder; create it first")
+    refuse_other_kinds(path)
 
     import torch
 
