@@ -85,7 +85,8 @@ def results(run: Run, val: Dataset | Missing, judgement: Judgement | Missing) ->
     if run.epochs:
         last, views = run.epochs[-1], str(recipe.val_views)
         if "val_loss" in last:
-            what = f"as validated after epoch {last['epoch']}, the last"
+            best = f" and the best by {recipe.watch}" if run.best is last else ""
+            what = f"as validated after epoch {last['epoch']}, the last{best}"
             rows.append(_of_row(what, WHILE, views, last, "val_"))
         if run.best is not None and run.best is not last and "val_loss" in run.best:
             what = f"as validated after epoch {run.best['epoch']}, the best by {recipe.watch}"
