@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prep import __version__, cli_source
+from prep import __version__, cli_look, cli_source
 from prep.options import (
     BetonFile,
     Jobs,
@@ -20,7 +20,7 @@ from prep.options import (
     SampleOrder,
     seed_of,
 )
-from prep.program import UserError, counted, rate, say
+from prep.program import counted, rate, say
 
 app = typer.Typer(
     name="prep",
@@ -152,49 +152,9 @@ def write_beton(
         )
 
 
-@app.command()
-def verify(beton: BetonFile, jobs: Jobs = None) -> None:
-    """Check every byte and sample of a beton. Also that every picture decodes."""
-    from prep.handover import stats_path
-    from prep.verify import verify as check
-
-    started = time.monotonic()
-    card = check(beton, jobs)
-    seconds = time.monotonic() - started
-    say(
-        f"{beton}: {counted(card.samples, 'sample')} whole, sha256 {card.sha256}; {seconds:.1f} s, "
-        f"{rate(card.samples, seconds)}"
-    )
-    if card.split == "train" and not stats_path(beton).exists():
-        say(
-            f"warning: {stats_path(beton)} is missing, and training needs it: run "
-            f"`prep stats {beton}`",
-            err=True,
-        )
-
-
-@app.command()
-def inspect(
-    beton: BetonFile,
-    png: Png = None,
-) -> None:
-    """Show what is in a beton."""
-    from prep import sheet
-    from prep.beton import open_beton
-    from prep.handover import read_beton_card
-    from prep.tables import card_table, print_table
-
-    opened = open_beton(beton)
-    card = read_beton_card(beton)
-    if len(opened) != card.samples:
-        raise UserError(
-            f"{beton} has {len(opened)} samples, the card beside it says {card.samples}: they are "
-            "not of one make; copy both again, or write the beton again"
-        )
-    print_table(card_table(beton, card, opened.layout.size))
-    if png is not None:
-        sheet.save_png(sheet.beton_sheet(opened, card), png)
-        say(f"contact sheet: {png}")
+app.command()(cli_look.verify)
+app.command()(cli_look.inspect)
+app.command()(cli_look.report)
 
 
 def main() -> None:

@@ -126,10 +126,17 @@ def _message(error: UserError | OSError) -> str:
 
 def png_path(path: Path | None) -> Path | None:
     """Check the value of a --png option before any work is done. Raises UserError."""
-    if path is not None and path.suffix.lower() != ".png":
-        raise UserError(f"--png {path}: the name should end in .png")
-    if path is not None and not path.parent.is_dir():
-        raise UserError(f"--png {path}: {path.parent} is not a folder; create it first")
-    if path is not None and path.is_dir():
-        raise UserError(f"--png {path}: that is a folder; give another name")
+    return output_path(path, "--png", ".png")
+
+
+def output_path(path: Path | None, option: str, ending: str) -> Path | None:
+    """Check the name of a file that a command is to write. Raises UserError."""
+    if path is None:
+        return None
+    if path.suffix.lower() != ending:
+        raise UserError(f"{option} {path}: the name should end in {ending}")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: {path.parent} is not a folder; create it first")
+    if path.is_dir():
+        raise UserError(f"{option} {path}: that is a folder; give another name")
     return path

@@ -48,18 +48,19 @@ ABOUT_NOISE = (
 def noisy(picture: Pixels, statistics: Statistics, alphas: npt.NDArray[np.float64]) -> Pixels:
     """uint8 [S,S,3] with colour noise: alphas [3] times the standard deviations, along the axes."""
     colour = statistics.eigenvectors @ (alphas * statistics.standard_deviations)
-    return _displayed(picture + colour)
+    return displayed(picture + colour)
 
 
 def ramp(statistics: Statistics, axis: int, width: int) -> Pixels:
     """uint8 [1,width,3]: the mean colour, and up to REACH standard deviations along the axis."""
     steps = np.linspace(-REACH, REACH, width) * statistics.standard_deviations[axis]
-    return _displayed(
+    return displayed(
         statistics.channel_mean + steps[None, :, None] * statistics.eigenvectors[:, axis]
     )
 
 
-def _displayed(values: npt.NDArray[np.floating]) -> Pixels:
+def displayed(values: npt.NDArray[np.floating]) -> Pixels:
+    """Grey levels as a picture has them."""
     pixels: Pixels = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
     return pixels
 
@@ -77,7 +78,7 @@ def statistics_sheet(statistics: Statistics, picture: Pixels) -> Image.Image:
 
 def _draw_mean(sheet: Image.Image, draw: ImageDraw.ImageDraw, statistics: Statistics) -> None:
     draw.text((MARGIN, MARGIN), "Mean image", fill="black", font=font(15))
-    sheet.paste(_square(_displayed(statistics.mean_image), MEAN), (MARGIN, MARGIN + HEADING))
+    sheet.paste(_square(displayed(statistics.mean_image), MEAN), (MARGIN, MARGIN + HEADING))
     red, green, blue = statistics.channel_mean
     count = counted(statistics.count, "image")
     text = f"{count}, mean red {red:.1f}, green {green:.1f}, blue {blue:.1f}"

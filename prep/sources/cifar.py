@@ -43,7 +43,7 @@ def find_cifar(root: Path) -> Source | None:
             continue
         builder = ListingBuilder(files)
         for container, file in enumerate(files):
-            batch = _Batch(root / file, len(names))
+            batch = Batch(root / file, len(names))
             for row, (name, label) in enumerate(zip(batch.names, batch.labels, strict=True)):
                 builder.add(f"{file}/{name}", label, 3 * SIDE**2, container, row)
         contents = tuple(_sha256(root / file) for file in files)
@@ -66,12 +66,12 @@ def read_rows(root: Path, listing: Listing) -> Iterator[Picture]:
     for name, place in zip(listing.names, listing.places, strict=True):
         label, _, container, row = place.item()
         if container != opened:
-            pixels, opened = _Batch(root / listing.containers[container]).pixels, container
+            pixels, opened = Batch(root / listing.containers[container]).pixels, container
         planes = pixels[row].reshape(3, SIDE, SIDE)
         yield Picture(name, label, header + planes.transpose(1, 2, 0).tobytes())
 
 
-class _Batch:
+class Batch:
     """One pickle: pixels uint8 [N,3072], labels and file names."""
 
     def __init__(self, path: Path, classes: int = 256) -> None:

@@ -1,0 +1,79 @@
+"""The commands of `prep` that look at what was made: verify, inspect, report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prep.options import BetonFile, Jobs, Png
+from prep.program import UserError, counted, output_path, rate, say
+
+
+def verify(beton: BetonFile, jobs: Jobs = None) -> None:
+    """Check every byte and sample of a beton. Also that every picture decodes."""
+    from prep.handover import stats_path
+    from prep.verify import verify as check
+
+    started = time.monotonic()
+    card = check(beton, jobs)
+    seconds = time.monotonic() - started
+    say(
+        f"{beton}: {counted(card.samples, 'sample')} whole, sha256 {card.sha256}; {seconds:.1f} s, "
+        f"{rate(card.samples, seconds)}"
+    )
+    if card.split == "train" and not stats_path(beton).exists():
+        say(
+            f"warning: {stats_path(beton)} is missing, and training needs it: run "
+            f"`prep stats {beton}`",
+            err=True,
+        )
+
+
+def inspect(
+    beton: BetonFile,
+    png: Png = None,
+) -> None:
+    """Show what is in a beton."""
+    from prep import sheet
+    from prep.beton import open_beton
+    from prep.handover import read_beton_card
+    from prep.tables import card_table, print_table
+
+    opened = open_beton(beton)
+    card = read_beton_card(beton)
+    if len(opened) != card.samples:
+        raise UserError(
+            f"{beton} has {len(opened)} samples, the card beside it says {card.samples}: they are "
+            "not of one make; copy both again, or write the beton again"
+        )
+    print_table(card_table(beton, card, opened.layout.size))
+    if png is not None:
+        sheet.save_png(sheet.beton_sheet(opened, card), png)
+        say(f"contact sheet: {png}")
+
+
+def report(
+    prepared: Annotated[
+        Path,
+        typer.Argument(metavar="PREPARED", help="OUT of `prep resize`, or DEST of `prep build`."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Where to.", show_default="PREPARED/report.html"),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="SRC", help="Where the originals lie; shows them beside the rest."),
+    ] = None,
+) -> None:
+    """Write what became of the pictures as one HTML file. Rejects, sizes, classes, pairs."""
+    from prep.report import write
+
+    file = output_path(out, "--out", ".html") or prepared / "report.html"
+    lacking = write(prepared, file, source)
+    if lacking:
+        say(lacking, err=True)
+    say(str(file))
