@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from prep import __version__, cli_look, cli_source
+from prep import __version__, cli_check, cli_look, cli_source
 from prep.options import (
     BetonFile,
     Jobs,
+    Json,
     Measurable,
     Mode,
     Png,
@@ -20,7 +21,7 @@ from prep.options import (
     SampleOrder,
     seed_of,
 )
-from prep.program import counted, rate, say
+from prep.program import counted, rate, say, say_json
 
 app = typer.Typer(
     name="prep",
@@ -68,13 +69,13 @@ def sample(
     say(f"{out}: {pictures}, among them {odd}")
 
 
-app.command()(cli_source.check)
+app.command()(cli_check.check)
 app.command()(cli_source.resize)
 app.command()(cli_source.build)
 
 
 @app.command()
-def stats(source: Measurable, png: Png = None, jobs: Jobs = None) -> None:
+def stats(source: Measurable, png: Png = None, as_json: Json = False, jobs: Jobs = None) -> None:
     """Measure mean image and principal axes. Of OUT/train, into OUT/train.stats.npz, or of a
     FILE.beton, beside it. Killed, it carries on."""
     from prep import sheet, stats_sheet
@@ -85,16 +86,32 @@ def stats(source: Measurable, png: Png = None, jobs: Jobs = None) -> None:
     started = time.monotonic()
     samples, statistics, resumed = stage.measure(source, jobs)
     seconds = time.monotonic() - started
+    done = statistics.count - resumed
+    if png is not None:
+        sheet.save_png(stats_sheet.statistics_sheet(statistics, samples.picture(0)), png)
+    if as_json:
+        say_json(
+            {
+                "statistics": str(samples.output),
+                "images": statistics.count,
+                "measured_now": done,
+                "seconds": seconds,
+                "channel_mean": statistics.channel_mean.tolist(),
+                "standard_deviations": statistics.standard_deviations.tolist(),
+                "axes": statistics.eigenvectors.T.tolist(),
+                "pixels_id": statistics.pixels_id,
+                "png": str(png) if png else None,
+            }
+        )
+        return
     classes = [entry.wnid for entry in samples.card.classes]
     print_table(statistics_table(statistics, published_statistics(classes)))
-    done = statistics.count - resumed
     earlier = f", {resumed} more by an earlier run" if resumed else ""
     say(
         f"{samples.output}: {counted(done, 'image')} in {seconds:.1f} s, {rate(done, seconds)}"
         f"{earlier}"
     )
     if png is not None:
-        sheet.save_png(stats_sheet.statistics_sheet(statistics, samples.picture(0)), png)
         say(f"mean image, axes and colour noise: {png}")
 
 
@@ -116,6 +133,7 @@ def write_beton(
         ReadBack,
         typer.Option(help="What is read back. structure: checksums, headers; decode: all of it."),
     ] = ReadBack.structure,
+    as_json: Json = False,
     jobs: Jobs = None,
 ) -> None:
     """Write OUT/SPLIT as an FFCV .beton. Its card, records and statistics go beside it.
@@ -138,12 +156,27 @@ def write_beton(
     )
     card, seconds = written.card, time.monotonic() - started
     size = beton.stat().st_size
-    say(
-        f"{beton}: {counted(card.samples, 'sample')}, {size / 1e6:,.1f} MB in {seconds:.1f} s, "
-        f"{rate(card.samples, seconds)}"
-    )
-    if written.kept:
-        say(f"{written.kept} of them were there, written by a run that was stopped")
+    if as_json:
+        say_json(
+            {
+                "beton": str(beton),
+                "split": card.split,
+                "samples": card.samples,
+                "bytes": size,
+                "written_before": written.kept,
+                "seconds": seconds,
+                "sha256": card.sha256,
+                "pixels_id": card.pixels_id,
+                "has_statistics": written.has_statistics,
+            }
+        )
+    else:
+        say(
+            f"{beton}: {counted(card.samples, 'sample')}, {size / 1e6:,.1f} MB in {seconds:.1f} s, "
+            f"{rate(card.samples, seconds)}"
+        )
+        if written.kept:
+            say(f"{written.kept} of them were there, written by a run that was stopped")
     if card.split == "train" and not written.has_statistics:
         say(
             f"warning: {folder.parent / 'train.stats.npz'} is missing, and training needs it: run "

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prep.options import BetonFile, Jobs, Png
-from prep.program import UserError, counted, output_path, rate, say
+from prep.options import BetonFile, Jobs, Json, Png
+from prep.program import UserError, counted, output_path, rate, say, say_json
 
 
-def verify(beton: BetonFile, jobs: Jobs = None) -> None:
+def verify(beton: BetonFile, as_json: Json = False, jobs: Jobs = None) -> None:
     """Check every byte and sample of a beton. Also that every picture decodes."""
     from prep.handover import stats_path
     from prep.verify import verify as check
@@ -20,10 +21,23 @@ def verify(beton: BetonFile, jobs: Jobs = None) -> None:
     started = time.monotonic()
     card = check(beton, jobs)
     seconds = time.monotonic() - started
-    say(
-        f"{beton}: {counted(card.samples, 'sample')} whole, sha256 {card.sha256}; {seconds:.1f} s, "
-        f"{rate(card.samples, seconds)}"
-    )
+    if as_json:
+        say_json(
+            {
+                "beton": str(beton),
+                "split": card.split,
+                "samples": card.samples,
+                "sha256": card.sha256,
+                "pixels_id": card.pixels_id,
+                "seconds": seconds,
+                "has_statistics": stats_path(beton).exists(),
+            }
+        )
+    else:
+        say(
+            f"{beton}: {counted(card.samples, 'sample')} whole, sha256 {card.sha256}; "
+            f"{seconds:.1f} s, {rate(card.samples, seconds)}"
+        )
     if card.split == "train" and not stats_path(beton).exists():
         say(
             f"warning: {stats_path(beton)} is missing, and training needs it: run "
@@ -32,10 +46,7 @@ def verify(beton: BetonFile, jobs: Jobs = None) -> None:
         )
 
 
-def inspect(
-    beton: BetonFile,
-    png: Png = None,
-) -> None:
+def inspect(beton: BetonFile, png: Png = None, as_json: Json = False) -> None:
     """Show what is in a beton."""
     from prep import sheet
     from prep.beton import open_beton
@@ -49,9 +60,15 @@ def inspect(
             f"{beton} has {len(opened)} samples, the card beside it says {card.samples}: they are "
             "not of one make; copy both again, or write the beton again"
         )
-    print_table(card_table(beton, card, opened.layout.size))
     if png is not None:
         sheet.save_png(sheet.beton_sheet(opened, card), png)
+    if as_json:
+        size = beton.stat().st_size
+        about = {"beton": str(beton), "bytes": size, "png": str(png) if png else None}
+        say_json(about | dataclasses.asdict(card))
+        return
+    print_table(card_table(beton, card, opened.layout.size))
+    if png is not None:
         say(f"contact sheet: {png}")
 
 

@@ -1,4 +1,4 @@
-"""The commands of `prep` that read a source: check, resize, build."""
+"""The commands of `prep` that prepare a source: resize, build; `check` is prep.cli_check."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from prep.options import (
     Fit,
     FitName,
     Jobs,
+    Json,
     Layout,
     ManifestName,
     MaxPixels,
@@ -33,50 +34,13 @@ from prep.options import (
     Which,
     seed_of,
 )
-from prep.program import UserError, counted, rate, say
+from prep.program import counted, rate, say, say_json
 
 if TYPE_CHECKING:
     from prep.finish import SplitSummary
     from prep.images import Settings
     from prep.manifest import Manifest
     from prep.sources.listing import Source
-
-
-def check(
-    source: SourceFolder,
-    manifest: ManifestName = None,
-    split: SplitName = Which.all,
-    clutter: Clutter = False,
-    md5: Annotated[bool, typer.Option("--md5", help="Check archives' md5s too: minutes.")] = False,
-    jobs: Jobs = None,
-) -> None:
-    """Tell what a source holds, and what it lacks. Writes nothing."""
-    from prep import check as stage
-    from prep.sources import find_source
-    from prep.tables import print_table, source_table
-
-    known = _manifest_named(manifest)
-    found = find_source(source, split.splits, known, clutter, jobs)
-    known = known or stage.manifest_of(found)
-    _tell_skipped(found)
-    contents = stage.look_inside(found, known, jobs)
-    print_table(source_table(found, known, contents))
-    wrong = stage.contradictions(found, known, split.splits, contents.counts)
-    if md5:
-        checked = 0
-        for archive, right in stage.check_md5s(found, known, jobs) if known else ():
-            checked += 1
-            say(f"{archive}: md5 {'right' if right else 'WRONG'}")
-            wrong += [] if right else [f"{archive} is not as published: its md5 is another"]
-        if not checked:
-            say("md5: nothing to check, no archive with a known md5 is there")
-    for sentence in wrong:
-        say(f"contradiction: {sentence}")
-    if wrong:
-        raise UserError(
-            f"{source} {stage.verdict(known)} in {counted(len(wrong), 'way')}; mend it, or prepare "
-            "what is there with `prep resize --partial`"
-        )
 
 
 def resize(
@@ -99,6 +63,7 @@ def resize(
     clutter: Clutter = False,
     max_pixels: MaxPixels = 40_000_000,
     max_rejects: MaxRejects = 0.01,
+    as_json: Json = False,
     jobs: Jobs = None,
     dask: Annotated[
         str | None,
@@ -119,7 +84,8 @@ def resize(
         max_rejects=max_rejects,
         expected=None if partial else known,
     )
-    _tell(stage.resize(found, out, options), out, "", time.monotonic() - started)
+    done = stage.resize(found, out, options)
+    _tell(done, out, "", time.monotonic() - started, as_json)
 
 
 def build(
@@ -139,6 +105,7 @@ def build(
     clutter: Clutter = False,
     max_pixels: MaxPixels = 40_000_000,
     max_rejects: MaxRejects = 0.01,
+    as_json: Json = False,
     jobs: Jobs = None,
 ) -> None:
     """Do resize, stats, write-beton in one pass. Only betons are kept. Killed, it carries on."""
@@ -153,7 +120,8 @@ def build(
         max_rejects=max_rejects,
         expected=None if partial else known,
     )
-    _tell(stage.build(found, dest, options), dest, ".beton", time.monotonic() - started)
+    done = stage.build(found, dest, options)
+    _tell(done, dest, ".beton", time.monotonic() - started, as_json)
 
 
 def _found(
@@ -175,10 +143,10 @@ def _found(
     from prep.sources.divide import with_validation
 
     drawn_from = seed_of(seed, "--val-fraction", wanted=bool(val_fraction))
-    known = _manifest_named(manifest)
+    known = manifest_named(manifest)
     listed = Which.all.splits if val_fraction else split.splits  # divided first, dropped then
     found = find_source(source, listed, known, clutter, jobs)
-    _tell_skipped(found)
+    tell_skipped(found)
     known = known or checks.manifest_of(found)
     if not partial:
         checks.refuse_contradictions(found, known, listed)
@@ -210,8 +178,24 @@ def _settings(
     )
 
 
-def _tell(summaries: list[SplitSummary], out: Path, ending: str, seconds: float) -> None:
+def _tell(
+    summaries: list[SplitSummary], out: Path, ending: str, seconds: float, as_json: bool
+) -> None:
     """What became of each split, which is OUT/<split><ending>."""
+    if as_json:
+        splits = {
+            summary.split: {
+                "path": f"{out / summary.split}{ending}",
+                "images": summary.samples,
+                "rejected": summary.rejected,
+                "already_done": summary.already_done,
+                "done_now": summary.done_now,
+            }
+            for summary in summaries
+        }
+        rejects = str(out / "rejects.jsonl")
+        say_json({"splits": splits, "rejects": rejects, "seconds": seconds})
+        return
     for summary in summaries:
         state = ", already prepared" if summary.already_done else ""
         say(
@@ -225,7 +209,8 @@ def _tell(summaries: list[SplitSummary], out: Path, ending: str, seconds: float)
         say(f"rejected with their reasons: {out / 'rejects.jsonl'}")
 
 
-def _tell_skipped(source: Source) -> None:
+def tell_skipped(source: Source) -> None:
+    """What was passed over in a source, on standard error."""
     skipped = source.skipped
     if skipped.count:
         say(
@@ -241,7 +226,8 @@ def _tell_skipped(source: Source) -> None:
         )
 
 
-def _manifest_named(name: str | None) -> Manifest | None:
+def manifest_named(name: str | None) -> Manifest | None:
+    """That of --manifest."""
     from prep.manifest import load
 
     return load(name) if name else None

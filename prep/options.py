@@ -26,6 +26,7 @@ Png = Annotated[
     Path | None,
     typer.Option("--png", metavar="FILE.png", callback=png_path, help="Also save a picture here."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for a program to read.")]
 PreparedFolder = Annotated[
     Path, typer.Argument(metavar="OUT/SPLIT", help="A split that `prep resize` made.")
 ]

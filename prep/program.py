@@ -6,20 +6,36 @@ For both programs; the standard library only.
 from __future__ import annotations
 
 import errno
+import json
 import signal
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 INTERRUPTED = 130  # exit code after Ctrl-C, 128 + SIGINT
 TERMINATED = 143  # exit code after SIGTERM, 128 + SIGTERM
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class UserError(Exception):
-    """Something the user can mend. The message is one line: the value, the limit, the next step."""
+    """Something the user can mend. The message is one line: the value, the limit, the next step.
+
+    found: what --json prints beside the message; None where all of it has been printed.
+    """
+
+    def __init__(self, message: str, found: Mapping[str, Any] | None = NOTHING) -> None:
+        super().__init__(message)
+        self.found = found
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[object, ...]]:
+        """From a worker process comes the message; a mapping that is a view has no pickle."""
+        return type(self), self.args
 
 
 # Characters that turn the direction of a line, whatever it holds: an order to the terminal, as the
@@ -54,6 +70,11 @@ def visible(text: str) -> str:
     )
 
 
+def say_json(result: Mapping[str, Any]) -> None:
+    """Print a result as one line of JSON on standard output."""
+    print(json.dumps(dict(result)), flush=True)
+
+
 def say(text: str, err: bool = False) -> None:
     """Print a line on standard output, or on standard error."""
     print(visible(text), file=sys.stderr if err else sys.stdout, flush=True)
@@ -72,26 +93,26 @@ def examples(items: Sequence[str]) -> str:
 def run_program(name: str, program: Callable[[list[str]], object]) -> NoReturn:
     """Run a command-line program on sys.argv and exit: 0, or 1 with one line on standard error.
 
-    `--debug` anywhere on the command line shows the traceback instead of the line.
+    `--debug` anywhere on the command line shows the traceback instead of the line. With `--json`
+    the line is on standard output too, as "error" of an object.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    as_json = "--json" in arguments
     signal.signal(signal.SIGTERM, _terminate)
     try:
         program(arguments)
     except (UserError, OSError) as error:
         if debug:
             raise
-        _print_failure(name, _message(error))
-        sys.exit(1)
+        found = error.found if isinstance(error, UserError) else NOTHING
+        _fail(name, _message(error), found if as_json else None)
     except Exception as error:
         if debug:
             raise
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        _print_failure(
-            name, f"{text}; a fault of this program: run again with --debug and report what it says"
-        )
-        sys.exit(1)
+        advice = "a fault of this program: run again with --debug and report what it says"
+        _fail(name, f"{text}; {advice}", NOTHING if as_json else None)
     except SystemExit as ending:
         if ending.code == INTERRUPTED:
             _print_failure(name, "interrupted; the same command carries on or starts anew")
@@ -105,6 +126,14 @@ def _terminate(number: int, frame: object) -> NoReturn:
     """SIGTERM ends the program as Ctrl-C does: files that are half written are taken away."""
     del number, frame
     sys.exit(TERMINATED)
+
+
+def _fail(name: str, message: str, found: Mapping[str, Any] | None) -> NoReturn:
+    """Exit 1; `found`: what standard output gets beside the message, None: nothing."""
+    if found is not None:
+        say_json({**found, "error": message})
+    _print_failure(name, message)
+    sys.exit(1)
 
 
 def _print_failure(name: str, message: str) -> None:

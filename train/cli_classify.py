@@ -96,7 +96,8 @@ def classify(
     if rejected:
         raise UserError(
             f"{rejected} of {counted(found, 'picture')} could not be classified, as said above; "
-            "leave them out"
+            "leave them out",
+            found=None,
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from prep.report.contents import USUAL, Split
+from prep.report.contents import CALLED, USUAL, Split
 
 SPREAD = 8  # pictures from as many classes
 OF_A_KIND = 3
@@ -54,7 +54,9 @@ class Kind:
 
 
 def odd_kinds(split: Split) -> tuple[list[Kind], int]:
-    """The kinds, most frequent first, but for the usual one; and how many have that.
+    """The kinds but for the usual one, misnamed files, then the most frequent, first.
+
+    And how many have the usual one.
 
     Where a set is of another kind throughout, such as PNGs, that is its usual one.
     """
@@ -62,7 +64,8 @@ def odd_kinds(split: Split) -> tuple[list[Kind], int]:
     usual = split.kinds.index(USUAL) if USUAL in split.kinds else -1
     if usual < 0 and counts.max(initial=0) * 2 > split.card.samples:
         usual = int(counts.argmax())
-    order = [code for code in np.argsort(-counts, kind="stable").tolist() if counts[code]]
+    there_are = np.flatnonzero(counts).tolist()
+    order = sorted(there_are, key=lambda code: (CALLED not in split.kinds[code], -counts[code]))
     kinds: list[Kind] = []
     for code in order:
         if code == usual:

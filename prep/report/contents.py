@@ -34,6 +34,7 @@ from prep.program import UserError
 from prep.sources.listing import SPLITS
 
 USUAL = "JPEG YCbCr"  # the kind of nearly every picture of ImageNet
+CALLED = ", called "  # in a kind: of a file whose ending says otherwise
 JPEG_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 COLUMNS = ["label", "width", "height", "kind", "status", "source"]
 KEPT = 6  # rejected originals of one reason, to be looked at
@@ -196,7 +197,7 @@ def _kind(kind: str, source: str) -> str:
     if not kind or ending.lower() not in EXTENSIONS:
         return kind
     called_jpeg, jpeg = ending.lower() in JPEG_ENDINGS, kind.startswith(("JPEG", "MPO"))
-    return kind if called_jpeg == jpeg or kind == "PPM RGB" else f"{kind}, called {ending}"
+    return kind if called_jpeg == jpeg or kind == "PPM RGB" else f"{kind}{CALLED}{ending}"
 
 
 def _reasons(path: Path) -> list[Reason]:
