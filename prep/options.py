@@ -18,6 +18,13 @@ def seed_of(seed: int | None, what: str, wanted: bool) -> int:
     return seed or 0
 
 
+def manifests_for_shell() -> list[str]:
+    """What a shell completes --manifest to."""
+    from prep.manifest import names
+
+    return names()
+
+
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Worker processes.", show_default="every core"),
@@ -47,7 +54,11 @@ SourceFolder = Annotated[
 ]
 ManifestName = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The data set this is, when its class names do not tell."),
+    typer.Option(
+        metavar="NAME",
+        help="The data set this is, when its class names do not tell.",
+        autocompletion=manifests_for_shell,
+    ),
 ]
 Clutter = Annotated[bool, typer.Option("--clutter", help="Caltech-256 with its class of clutter.")]
 

@@ -27,7 +27,17 @@ from prep.cli import app, main
 from prep.files import whole_file
 from prep.program import UserError
 
-COMMANDS = ["sample", "check", "resize", "build", "stats", "write-beton", "verify", "inspect"]
+COMMANDS = [
+    "sample",
+    "check",
+    "resize",
+    "build",
+    "stats",
+    "write-beton",
+    "verify",
+    "inspect",
+    "report",
+]
 
 
 @dataclasses.dataclass

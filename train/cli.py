@@ -19,6 +19,7 @@ from train.options import (
     check_beton,
     check_run,
     cores,
+    recipes_for_shell,
 )
 
 app = typer.Typer(
@@ -149,7 +150,10 @@ app.command()(cli_bench.bench)
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Print this one.", autocompletion=recipes_for_shell),
+    ] = None,
 ) -> None:
     """List the recipes, or print one. It shows the source of each value."""
     from train.recipe import load_recipe, recipe_names, recipe_text

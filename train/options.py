@@ -27,13 +27,41 @@ class Feed(enum.StrEnum):
     gpu = "gpu"
 
 
+def recipes_for_shell() -> list[str]:
+    """What a shell completes a recipe's name to."""
+    from train.recipe import recipe_names
+
+    return recipe_names()
+
+
+def settings_for_shell() -> list[str]:
+    """What a shell completes --set to; the value is the user's."""
+    import dataclasses
+
+    from train.recipe import Recipe
+
+    return [
+        f"{key.name}=" for key in dataclasses.fields(Recipe) if key.name not in ("name", "about")
+    ]
+
+
 BetonOption = Annotated[
     Path, typer.Option("--beton", help="Training data, written by `prep write-beton`.")
 ]
-RecipeOption = Annotated[str, typer.Option(help="A name (see `train recipes`) or a .toml file.")]
+RecipeOption = Annotated[
+    str,
+    typer.Option(
+        help="A name (see `train recipes`) or a .toml file.", autocompletion=recipes_for_shell
+    ),
+]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the recipe; repeatable.",
+        autocompletion=settings_for_shell,
+    ),
 ]
 FeedOption = Annotated[
     Feed | None,
