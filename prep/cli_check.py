@@ -40,7 +40,7 @@ def check(
     if not as_json:
         print_table(source_table(found, known, contents))
     md5s: dict[str, bool] = {}
-    for archive, right in stage.check_md5s(found, known, jobs) if md5 and known else ():
+    for archive, right in stage.check_md5s(found, known) if md5 and known else ():
         md5s[archive] = right
         say(f"{archive}: md5 {'right' if right else 'WRONG'}", err=as_json)
         wrong += [] if right else [f"{archive} is not as published: its md5 is another"]

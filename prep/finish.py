@@ -27,6 +27,7 @@ from prep.images import Settings
 from prep.manifest import Manifest
 from prep.plan import Options, card_fields, plan, tool_versions
 from prep.program import UserError
+from prep.progress import progress
 from prep.shards import Shard, write_shard
 from prep.sources.listing import SPLITS, Source
 from prep.unit_rows import UNIT, Journal, SortedRows
@@ -126,8 +127,10 @@ def finish(
     if options.layout == "tar":
         chosen, place = np.flatnonzero(taken), folder if folder.exists() else partial
         shards = _shards(rows, chosen, labels, place, journal.folder, claim)
-        for label, found in run_units(write_shard, shards, options.jobs):
-            offsets[chosen[labels[chosen] == label]] = found
+        with progress(f"tars of {split}", len(chosen)) as report:
+            for label, found in run_units(write_shard, shards, options.jobs):
+                offsets[chosen[labels[chosen] == label]] = found
+                report(len(found))
     if not folder.exists():
         partial.replace(folder)
         sync_folder(folder.parent)

@@ -52,10 +52,10 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
-def rate(images: int, seconds: float) -> str:
+def rate(done: int, seconds: float, unit: str = "images") -> str:
     """Such as "3,057 images/s", below ten "0.4 images/s"."""
-    speed = images / max(seconds, 1e-9)
-    return f"{speed:,.{0 if speed >= 10 else 1}f} images/s"
+    speed = done / max(seconds, 1e-9)
+    return f"{speed:,.{0 if speed >= 10 else 1}f} {unit}/s"
 
 
 def visible(text: str) -> str:

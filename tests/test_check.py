@@ -148,8 +148,8 @@ def test_md5s_are_compared(tmp_path: Path) -> None:
     right = hashlib.md5((tmp_path / "ILSVRC2012_img_train.tar").read_bytes()).hexdigest()
     archive = dataclasses.replace(MANIFEST.archives[0], md5=right)
     whole = dataclasses.replace(MANIFEST, archives=(archive,))
-    assert list(check.check_md5s(source, whole, 1)) == [("ILSVRC2012_img_train.tar", True)]
-    assert list(check.check_md5s(source, MANIFEST, 1)) == [("ILSVRC2012_img_train.tar", False)]
+    assert list(check.check_md5s(source, whole)) == [("ILSVRC2012_img_train.tar", True)]
+    assert list(check.check_md5s(source, MANIFEST)) == [("ILSVRC2012_img_train.tar", False)]
 
 
 def test_the_manifest_is_found_by_structure_or_by_classes(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_name_is_shown_as_it_is_in_one_line(
 def test_on_a_terminal_there_is_a_bar(title: str) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=150, color_system=None)
-    with module._bar(console, title, 200) as report:
+    with module._bar(console, title, 200, 0.0) as report:
         report(50)
         report(150, rejected=2)
     shown = screen.getvalue()
@@ -81,10 +81,32 @@ def test_on_a_terminal_there_is_a_bar(title: str) -> None:
 def test_the_bar_fits_a_narrow_terminal(total: int | None) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, color_system=None)
-    with module._bar(console, "resize train", total) as report:
+    with module._bar(console, "resize train", total, 0.0) as report:
         report(1_000_000, rejected=12_000)
     last = next(line for line in reversed(screen.getvalue().splitlines()) if "/s" in line)
     assert "1,000,000" in last
     assert "…" not in screen.getvalue()
     assert "12,000 rejected" in last
     assert ("left" in last) == (total is not None)
+
+
+def test_work_that_ends_soon_has_no_bar(clock: Clock) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    with module._bar(console, "list train", None, module.SOON) as report:
+        report(5)
+        clock.now += 1.9
+        report(5)
+        assert screen.getvalue() == ""
+        clock.now += 0.2
+        report(5)
+    assert "list train" in screen.getvalue()
+
+
+def test_nothing_done_in_30_seconds_is_a_line_too(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress("md5 a.tar", 10, "MB") as report:
+        clock.now += 31
+        report(0)
+    assert capsys.readouterr().err == "md5 a.tar: 0/10, 0.0 MB/s, 310 s left\n"

@@ -12,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prep.comparison import match
 from prep.files import whole_file
 from prep.handover import Card
@@ -162,10 +164,9 @@ def _view(
         "scatter": None,
     }
     if len(widths):
-        shorter = [min(pair) for pair in zip(widths.tolist(), heights.tolist(), strict=True)]
         view["scatter"] = charts.scatter(widths, heights, split.card.side)
-        view["enlarged"] = sum(side < split.card.side for side in shorter)
-        view["median"] = f"{sorted(widths)[len(widths) // 2]}x{sorted(heights)[len(heights) // 2]}"
+        view["enlarged"] = int((np.minimum(widths, heights) < split.card.side).sum())
+        view["median"] = f"{np.median(widths):.0f}x{np.median(heights):.0f}"
     return view | _balance(split)
 
 

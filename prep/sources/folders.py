@@ -21,6 +21,7 @@ from prep.files import read_regular
 from prep.handover import UNLABELLED
 from prep.images import EXTENSIONS, MAX_BYTES, is_picture, too_many_bytes
 from prep.program import UserError, counted, examples
+from prep.progress import SOON, progress
 from prep.sources.listing import (
     SPLITS,
     Listing,
@@ -147,13 +148,16 @@ class Lister:
         for beside in sorted({folder.rpartition("/")[0] for folder in of_folder}):
             hidden = hidden_folders(self._root / beside)
             self._hidden += [f"{beside}/{folder}".removeprefix("/") for folder in hidden]
-        for folder, label_of in of_folder.items():
-            for file, size in sorted(self._pictures(folder)):
-                label = label_of(file.rpartition("/")[2])
-                if isinstance(label, int):
-                    builder.add(file, label, size)
-                else:
-                    foreign[label] += 1
+        with progress(f"list {name}", None, after=SOON) as report:
+            for folder, label_of in of_folder.items():
+                listed = sorted(self._pictures(folder))
+                for file, size in listed:
+                    label = label_of(file.rpartition("/")[2])
+                    if isinstance(label, int):
+                        builder.add(file, label, size)
+                    else:
+                        foreign[label] += 1
+                report(len(listed))
         return Split(builder.build(), read_files, gaps=foreign_classes(name, foreign))
 
     def _pictures(self, folder: str) -> Iterator[tuple[str, int]]:

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from prep.devkit import Devkit, read_devkit
 from prep.handover import UNLABELLED
 from prep.program import UserError
+from prep.progress import SOON, progress
 from prep.sources.folders import (
     LabelOf,
     check_classes,
@@ -54,6 +55,7 @@ ARCHIVES = {
     "val": ("ILSVRC2012_img_val.tar",),
     "test": ("ILSVRC2012_img_test_v10102019.tar", "ILSVRC2012_img_test.tar"),
 }
+LISTED_AT_ONCE = 100  # members between two looks at the clock
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar", re.ASCII)
 
@@ -161,15 +163,18 @@ def _flat(path: Path, split: str, label_of: LabelOf) -> Split:
     """Every picture of a flat archive, in its order."""
     builder = ListingBuilder((path.name,))
     foreign: Counter[str] = Counter()
-    for member in _members(path):
-        if member.folder:
-            continue
-        label = label_of(PurePosixPath(member.name).name)
-        if isinstance(label, int):
-            size = member.size if member.regular else NOT_REGULAR
-            builder.add(f"{path.name}/{member.name}", label, size, 0, member.offset)
-        else:
-            foreign[label] += 1
+    with progress(f"list {split}", None, after=SOON) as report:
+        for number, member in enumerate(_members(path), start=1):
+            if number % LISTED_AT_ONCE == 0:
+                report(LISTED_AT_ONCE)
+            if member.folder:
+                continue
+            label = label_of(PurePosixPath(member.name).name)
+            if isinstance(label, int):
+                size = member.size if member.regular else NOT_REGULAR
+                builder.add(f"{path.name}/{member.name}", label, size, 0, member.offset)
+            else:
+                foreign[label] += 1
     return Split(
         builder.build(),
         read_members,

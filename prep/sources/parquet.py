@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from prep.handover import UNLABELLED
 from prep.program import EXAMPLES, UserError, counted, examples
+from prep.progress import SOON, progress
 from prep.sources.listing import SPLITS, UNIT_SIZE, ListingBuilder, Source, Split
 from prep.sources.parquet_rows import (
     Columns,
@@ -56,7 +57,7 @@ def find_parquet(root: Path) -> Source | None:
                 files.setdefault(split_of(name), []).append(name)
     if not files:
         return None
-    splits = {split: _list(root, tuple(files[split])) for split in SPLITS if split in files}
+    splits = {split: _list(root, split, tuple(files[split])) for split in SPLITS if split in files}
     count = max(int(split.listing.labels.max(initial=-1)) for split in splits.values()) + 1
     names = _class_names([root / file for split in splits for file in files[split]])
     if names and len(names) < count:
@@ -68,25 +69,27 @@ def find_parquet(root: Path) -> Source | None:
     return Source(root, "Hugging Face parquet shards", names, names, splits)
 
 
-def _list(root: Path, files: tuple[str, ...]) -> Split:
+def _list(root: Path, split: str, files: tuple[str, ...]) -> Split:
     """Every row of one split."""
     builder = ListingBuilder(files)
     groups: list[int] = []
     contents = []
-    for container, file in enumerate(files):
-        with opened(root / file) as table:
-            columns = columns_of(root / file, table.schema_arrow)
-            sizes, rows = group_sizes(table), 0
-            for label, path in _labels_and_paths(table, columns):
-                name = path or f"{rows:08d}"
-                builder.add(f"{file}/{name}", _label(root / file, label), 0, container, rows)
-                rows += 1
-        if rows != sum(sizes):
-            raise UserError(
-                f"{root / file} has {rows} rows, its footer says {sum(sizes)}; get it again"
-            )
-        groups += sizes
-        contents.append(_contents(root / file))
+    with progress(f"list {split}", None, after=SOON) as report:
+        for container, file in enumerate(files):
+            with opened(root / file) as table:
+                columns = columns_of(root / file, table.schema_arrow)
+                sizes, rows = group_sizes(table), 0
+                for label, path in _labels_and_paths(table, columns):
+                    name = path or f"{rows:08d}"
+                    builder.add(f"{file}/{name}", _label(root / file, label), 0, container, rows)
+                    rows += 1
+            if rows != sum(sizes):
+                raise UserError(
+                    f"{root / file} has {rows} rows, its footer says {sum(sizes)}; get it again"
+                )
+            groups += sizes
+            contents.append(_contents(root / file))
+            report(rows)
     return Split(
         builder.build(),
         read_rows,
