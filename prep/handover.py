@@ -107,6 +107,11 @@ def read_card(path: Path) -> Card:
             f"{path} cannot be read as a card ({reason(error)}); make it again"
         ) from error
     version = values.get("format_version") if isinstance(values, dict) else None
+    if version is None:
+        raise UserError(
+            f"{path} is no card of `prep resize` or `prep write-beton`; give what these wrote, or "
+            "copy the card along"
+        )
     if version != FORMAT_VERSION:
         raise UserError(
             f"{path} has format version {version}, this program reads {FORMAT_VERSION}; "
@@ -195,7 +200,7 @@ def write_records(records: Records, path: Path) -> None:
 
 def read_records(path: Path) -> Records:
     """Read a records file. Raises UserError when it is missing or damaged."""
-    remedy = "write the beton again with `prep write-beton`"
+    remedy = "copy it along with the beton, or write the beton again with `prep write-beton`"
     arrays = npz.read(path, {"ptr": ("u8", 1), "size": ("u8", 1), "crc32": ("u4", 1)}, remedy)
     found = Records(ptr=arrays["ptr"], size=arrays["size"], crc32=arrays["crc32"])
     if not len(found.ptr) == len(found.size) == len(found.crc32):

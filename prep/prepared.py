@@ -172,6 +172,8 @@ def open_prepared(folder: Path) -> PreparedSplit:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give OUT/train or OUT/val of `prep resize`")
     if not split_card_path(folder).exists():
+        if split_card_path(folder / "train").exists():
+            raise UserError(f"{folder} is a whole prepared set; give {folder / 'train'}")
         raise UserError(
             f"{folder} is no split that `prep resize` made ({split_card_path(folder)} is missing); "
             "give OUT/train or OUT/val, after `prep resize SRC OUT`"

@@ -137,7 +137,8 @@ def test_a_missing_card_says_which_command_writes_it(tmp_path: Path) -> None:
 def test_a_card_of_another_version_is_refused(tmp_path: Path, version: object) -> None:
     values = dataclasses.asdict(some_card()) | {"format_version": version}
     (tmp_path / "card.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match=rf"format version {version}, this program reads 3"):
+    said = f"format version {version}, this program reads 3" if version is not None else "no card"
+    with pytest.raises(UserError, match=said):
         read_card(tmp_path / "card.json")
 
 

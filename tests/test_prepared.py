@@ -180,3 +180,8 @@ def test_a_flipped_bit_in_the_manifest_never_changes_a_label(copy: Path) -> None
         assert np.array_equal(split.labels, expected.labels)
         assert np.array_equal(split.digests, expected.digests)
     assert refused > 10
+
+
+def test_a_whole_set_in_place_of_a_split_is_told(prepared_set: Path) -> None:
+    with pytest.raises(UserError, match=f"whole prepared set; give {prepared_set / 'train'}"):
+        open_prepared(prepared_set)

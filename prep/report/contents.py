@@ -123,10 +123,11 @@ def read_contents(folder: Path) -> Contents:
     rejects = folder / "rejects.jsonl"
     if not names and not rejects.is_file():
         above = folder.resolve()
-        hint = f": give {above.parent}" if prepared.manifest_path(above).exists() else ""
+        if prepared.manifest_path(above).exists():
+            raise UserError(f"{folder} is one split of a prepared set; give {above.parent}")
         raise UserError(
             f"{folder} holds no prepared set, neither train.parquet nor rejects.jsonl is there; "
-            f"give OUT of `prep resize` or DEST of `prep build`{hint}"
+            "give OUT of `prep resize` or DEST of `prep build`"
         )
     faults: list[str] = []
     splits = []
