@@ -16,7 +16,7 @@ import typer.main
 from train_program import ONE_THREAD, TINY, call, failure
 from typer.testing import CliRunner
 
-from train import __version__, cli
+from train import __version__, cli, options
 from train import metrics as run_metrics
 from train.recipe import load_recipe, recipe_names, recipe_text
 
@@ -268,3 +268,13 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_half_written(
     kept = torch.load(tmp_path / "last.pt", weights_only=True)
     assert (kept["epoch"], kept["epoch_step"]) == (1, epoch_step)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_loading_is_told_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options.load_torch()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    options.load_torch()
+    assert capsys.readouterr().err == "loading torch and FFCV ...\r\x1b[K"

@@ -19,6 +19,7 @@ from train.options import (
     check_beton,
     check_run,
     cores,
+    load_torch,
     recipes_for_shell,
 )
 
@@ -115,6 +116,7 @@ def run(
         val_beton = beside
     schedule.check_validation(chosen, val_beton)
 
+    load_torch()
     from train import loop, start
     from train.state import RunSettings
 

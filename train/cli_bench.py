@@ -20,6 +20,7 @@ from train.options import (
     Workers,
     check_beton,
     cores,
+    load_torch,
 )
 
 
@@ -63,6 +64,7 @@ def bench(
     chosen = load_recipe(recipe, settings or ())
     check_beton(beton)
 
+    load_torch()
     import torch
 
     from train import bench as stage

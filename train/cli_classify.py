@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prep.program import UserError, counted, png_path, say
-from train.options import DeviceOption, Json, RunFolder, check_run, cores
+from train.options import DeviceOption, Json, RunFolder, check_run, cores, load_torch
 
 if TYPE_CHECKING:
     from train.checkpoint import TrainedOn
@@ -56,6 +56,7 @@ def classify(
     """The most probable classes of picture files. One that is no picture is named, and exit 1."""
     check_run(run)
 
+    load_torch()
     import dataclasses
 
     import torch

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prep.program import UserError, counted, rate, say
-from train.options import DeviceOption, Json, RunFolder, Workers, check_beton, check_run, cores
+from train.options import (
+    DeviceOption,
+    Json,
+    RunFolder,
+    Workers,
+    check_beton,
+    check_run,
+    cores,
+    load_torch,
+)
 
 if TYPE_CHECKING:
     from train.evaluate import Score
@@ -65,6 +74,7 @@ def evaluate(
     if csv is not None and csv.exists() and not csv.is_dir():
         raise UserError(f"--csv {csv} is a file; give a folder")
 
+    load_torch()
     import torch
 
     from train import by_class, checkpoint, dataset, start
@@ -137,6 +147,7 @@ def export(
     """Write the network for other programs, as ONNX or safetensors. With recipe and classes."""
     check_run(run)
 
+    load_torch()
     from train import checkpoint
     from train import export as stage
 

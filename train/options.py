@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -102,6 +104,18 @@ def check_run(path: Path) -> None:
     """As check_beton."""
     if not path.exists():
         raise UserError(f"{path} does not exist; give the --out folder of a `train run`")
+
+
+def load_torch() -> None:
+    """Import torch and FFCV, which takes seconds; on a terminal a line says so meanwhile."""
+    terminal = sys.stderr.isatty()
+    if terminal:
+        print("loading torch and FFCV ...", end="", file=sys.stderr, flush=True)
+    try:
+        importlib.import_module("train.loader")
+    finally:
+        if terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # to the line's start, erased
 
 
 def cores() -> int:
