@@ -81,8 +81,9 @@ def say(text: str, err: bool = False) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Of what an error says; its kind, where it says nothing."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    """Of what an error says; with its kind, where that is a number or nothing."""
+    said = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__} {said}".rstrip() if said.isdigit() or not said else said
 
 
 def examples(items: Sequence[str]) -> str:

@@ -165,6 +165,7 @@ def test_a_png_option_takes_only_a_png_in_a_folder_that_exists(tmp_path: Path) -
         (ValueError("one\ntwo"), "one"),
         (ValueError("\ntwo"), "ValueError"),
         (ValueError(), "ValueError"),
+        (KeyError(101), "KeyError 101"),
     ],
 )
 def test_the_first_line_of_an_error_is_never_empty(error: Exception, line: str) -> None:

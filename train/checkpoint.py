@@ -123,9 +123,8 @@ def load(path: Path) -> Checkpoint:
     except Exception as error:
         # Zip and pickle readers answer damaged bytes with nearly any exception.
         reason = first_line(error)
-        said = reason if " " in reason else f"{type(error).__name__} {reason}".strip()
         raise UserError(
-            f"{file} cannot be read as a checkpoint ({said}); give the --out folder of a "
+            f"{file} cannot be read as a checkpoint ({reason}); give the --out folder of a "
             "`train run`, which comes before other files"
         ) from error
     if pretrained.are_torchvisions(values):
