@@ -2,7 +2,7 @@
 
 prep.report.contents reads the set, prep.report.choice picks pictures, prep.report.originals reads
 their originals where the source can still be read, prep.report.charts and prep.report.pictures
-draw, prep.report.page puts it together (page.html).
+draw, prep.report.view says what is shown of a split, prep.report.page makes the page (page.html).
 """
 
 from prep.report.page import write
