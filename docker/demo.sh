@@ -63,4 +63,4 @@ diff --recursive "$data/prepared/train" "$data/by-dask/train"
 
 image train train run --beton train.beton --recipe demo --set "epochs=$epochs" --out run
 image train train eval run --beton val.beton --views 10
-image train train classify run src/val/*/0000.*
+image train train classify run src/val/n90000001

@@ -295,7 +295,7 @@ def test_the_best_checkpoint_is_said_to_be_chosen(run_folder: Path) -> None:
     ("arguments", "message"),
     [
         (["--out", "report.txt"], "should end in .html"),
-        (["--out", "folder.html"], "it is a folder"),
+        (["--out", "folder.html"], "that is a folder"),
         (["--out", "no/such/report.html"], "is not a folder"),
         (["--val-beton", "gone.beton"], "gone.beton is not a file"),
     ],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prep.files import refuse_other_kinds
-from prep.program import UserError, say
+from prep.program import output_path, say
 from train.cli_classify import Views
 from train.options import DeviceOption, Workers, check_beton, check_run, cores
 
@@ -52,11 +52,7 @@ def report(
         if named is not None:
             check_beton(named)
     first = runs[0] if runs[0].is_dir() else runs[0].parent
-    path = out if out is not None else first / NAME
-    if path.suffix.lower() != ".html":
-        raise UserError(f"--out {path}: the name should end in .html")
-    if not path.parent.is_dir():
-        raise UserError(f"--out {path}: {path.parent} is not a folder; create it first")
+    path = output_path(out, "--out", ".html") or first / NAME
     refuse_other_kinds(path)
 
     import torch
