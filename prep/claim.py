@@ -1,5 +1,8 @@
 """Who may write a prepared set: one run at a time, and no worker that an earlier one left behind.
 
+The parts of one run (`--part`) write side by side, on one machine or several. They all have the
+same claim.
+
 A run that was killed may leave workers in the middle of a unit. They end by themselves (prep.units,
 or when a Dask cluster has done the unit); until then a new run waits, and a worker that comes later
 finds that its run is over.
@@ -9,18 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from prep.files import only_run
+from prep.locks import EXCLUSIVE, SHARED, lock, only_run
 from prep.program import UserError
 
 PATIENCE = 60.0  # seconds for the workers of a killed run to end
 POLL = 0.05  # seconds
+PARTS = "parts"  # the claim of all parts of a run
 LOCKS = ("lock", "workers")  # files of the folder that is claimed, in the order of their making
 
 
@@ -43,8 +46,8 @@ class Claim:
         except FileNotFoundError as error:
             raise UserError(over) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            if os.pread(descriptor, 64, 0).decode() != self.run:
+            lock(descriptor, SHARED, wait=True)
+            if _read(descriptor) != self.run:
                 raise UserError(over)
             yield
         finally:
@@ -52,17 +55,19 @@ class Claim:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, out: Path) -> Iterator[Claim]:
-    """Claim `folder`, where the work on `out` is kept, for this process.
+def claimed(folder: Path, out: Path, part: bool = False) -> Iterator[Claim]:
+    """Claim `folder`, where the work on `out` is kept, for this process, a whole run or a part.
 
     Raises UserError when another run has it, or workers of an earlier one do not end.
     """
-    with only_run(folder / LOCKS[0], out):
-        claim = Claim((folder / LOCKS[1]).absolute(), uuid.uuid4().hex)
+    with only_run(folder / LOCKS[0], out, SHARED if part else EXCLUSIVE):
+        claim = Claim((folder / LOCKS[1]).absolute(), PARTS if part else uuid.uuid4().hex)
         descriptor = os.open(claim.file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            os.pwrite(descriptor, claim.run.encode(), 0)
-            _wait_for_workers(descriptor, out)
+            if not part:
+                _write(descriptor, claim)  # workers that come later find that their run is over
+            _wait_for_workers(descriptor, claim, out)
+            _write(descriptor, claim)
         except OSError as error:
             error.filename = str(claim.file)  # a write names no file
             raise
@@ -72,8 +77,8 @@ def claimed(folder: Path, out: Path) -> Iterator[Claim]:
 
 
 @contextlib.contextmanager
-def work_folder(source: Path, out: Path) -> Iterator[tuple[Path, Claim]]:
-    """Make `out`, and OUT/.prep for the work on it, which no other run writes.
+def work_folder(source: Path, out: Path, part: bool = False) -> Iterator[tuple[Path, Claim]]:
+    """Make `out`, and OUT/.prep for the work on it, which no other run writes, or parts only.
 
     Raises UserError when `out` lies in the folder `source` or cannot be made.
     """
@@ -88,11 +93,11 @@ def work_folder(source: Path, out: Path) -> Iterator[tuple[Path, Claim]]:
         raise UserError(f"cannot create {out}: {error.strerror}; give another folder") from error
     work = out / ".prep"
     work.mkdir(exist_ok=True)
-    with claimed(work, out) as claim:
+    with claimed(work, out, part) as claim:
         try:
             yield work, claim
         finally:  # nothing is left of a run that ended well, or was refused before it began
-            if {path.name for path in work.iterdir()} <= set(LOCKS):
+            if not part and {path.name for path in work.iterdir()} <= set(LOCKS):
                 give_back(work)
 
 
@@ -104,11 +109,12 @@ def give_back(folder: Path) -> None:
         folder.rmdir()
 
 
-def _wait_for_workers(descriptor: int, out: Path) -> None:
+def _wait_for_workers(descriptor: int, claim: Claim, out: Path) -> None:
+    """Wait until no worker of another claim writes."""
     started = time.monotonic()
-    while True:
+    while claim.run != PARTS or _read(descriptor) != PARTS:  # else another part has waited
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor, EXCLUSIVE)
         except BlockingIOError as error:
             if time.monotonic() - started > PATIENCE:
                 raise UserError(
@@ -118,3 +124,12 @@ def _wait_for_workers(descriptor: int, out: Path) -> None:
             time.sleep(POLL)
         else:
             return
+
+
+def _read(descriptor: int) -> str:
+    return os.pread(descriptor, 64, 0).decode().strip()
+
+
+def _write(descriptor: int, claim: Claim) -> None:
+    os.pwrite(descriptor, claim.run.encode().ljust(32), 0)
+    os.ftruncate(descriptor, 32)

@@ -32,6 +32,7 @@ from prep.options import (
     TruncatedRule,
     ValFraction,
     Which,
+    part_of,
     seed_of,
 )
 from prep.program import counted, rate, say, say_json
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from prep.finish import SplitSummary
     from prep.images import Settings
     from prep.manifest import Manifest
+    from prep.resize import PartSummary
     from prep.sources.listing import Source
 
 
@@ -69,23 +71,34 @@ def resize(
         str | None,
         typer.Option(metavar="ADDRESS", help="Work on this Dask cluster: tcp://scheduler:8786."),
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Only the I-th of N parts, side by side with the others."),
+    ] = None,
 ) -> None:
     """Make every picture a square JPEG. Shorter side to --size, cropped. Killed, it carries on."""
     from prep import resize as stage
     from prep.plan import Options
 
-    started = time.monotonic()
+    started, of_all = time.monotonic(), part_of(part)
+    if part and dask:
+        raise typer.BadParameter(f"--part {part} and --dask {dask}: give one of them")
     found, known = _found(source, split, val_fraction, seed, manifest, partial, clutter, jobs)
     options = Options(
         settings=_settings(size, quality, backend, fit, exif, on_truncated, max_pixels),
         layout=layout.value,
         jobs=jobs,
         dask=dask,
+        part=of_all,
         max_rejects=max_rejects,
         expected=None if partial else known,
     )
-    done = stage.resize(found, out, options)
-    _tell(done, out, "", time.monotonic() - started, as_json)
+    if part:
+        parts = stage.resize_part(found, out, options)
+        _tell_part(parts, out, part, time.monotonic() - started, as_json)
+    else:
+        done = stage.resize(found, out, options)
+        _tell(done, out, "", time.monotonic() - started, as_json)
 
 
 def build(
@@ -207,6 +220,34 @@ def _tell(
         say(f"{counted(done, 'picture')} in {seconds:.1f} s, {rate(done, seconds)}")
     if any(summary.rejected for summary in summaries):
         say(f"rejected with their reasons: {out / 'rejects.jsonl'}")
+
+
+def _tell_part(
+    summaries: list[PartSummary], out: Path, part: str, seconds: float, as_json: bool
+) -> None:
+    """What one of the parts of a run has done, and what is left."""
+    if as_json:
+        splits = {
+            summary.split: {
+                "done_now": summary.done_now,
+                "units": summary.units,
+                "missing": summary.missing,
+            }
+            for summary in summaries
+        }
+        say_json({"part": part, "splits": splits, "seconds": seconds})
+        return
+    for summary in summaries:
+        if not summary.units:
+            say(f"{out / summary.split}: already prepared")
+        else:
+            done = f"part {part}, {counted(summary.done_now, 'picture')}"
+            left = f"{summary.missing} of {counted(summary.units, 'unit')} left by all parts"
+            say(f"{out / summary.split}: {done}; {left}")
+    if pictures := sum(summary.done_now for summary in summaries):
+        say(f"{counted(pictures, 'picture')} in {seconds:.1f} s, {rate(pictures, seconds)}")
+    if any(summary.units for summary in summaries):
+        say("when every part is done, the same command without --part finishes")
 
 
 def tell_skipped(source: Source) -> None:

@@ -8,35 +8,43 @@ up on one that killed four; then the run ends with an error.
 from __future__ import annotations
 
 import itertools
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from prep.code_version import code_version
 from prep.program import UserError
+from prep.worker import Files, do_if_fit, refuse_unfit_workers, without_prep
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 WAITING_UNITS = 2  # for each core of the cluster: one at work, one on its way
 POLL = 5.0  # seconds between looks at the cluster's size
-CONNECT = 30.0  # seconds to find the scheduler
+CONNECT = 20.0  # seconds to find the scheduler
 PATIENCE = 60.0  # seconds without any worker before the run is given up
 
 
 def run_on_dask(
-    function: Callable[[Unit], Result], units: Iterable[Unit], address: str
+    function: Callable[[Unit], Result], units: Iterable[Unit], address: str, files: Files = ()
 ) -> Iterator[Result]:
     """Yield function(unit) for every unit, in order of completion.
 
     Workers may come and go. Raises UserError when no scheduler answers at `address`, when there
-    are no workers for a minute, or when a unit has killed several workers.
+    are no workers for a minute, when one has other code or does not see one of `files`, or when a
+    unit has killed several workers.
     """
     with connected(address) as client:
         from distributed.scheduler import KilledWorker
 
-        for future in _finished(client, address, function, iter(units)):
+        refuse_unfit_workers(client, files)
+        work = (pickle.dumps((function, unit)) for unit in units)
+        for future in _finished(client, address, work, files):
             try:
                 yield future.result()
+            except ImportError as error:
+                raise UserError(f"a Dask worker that came later {without_prep(error)}") from error
             except KilledWorker as error:
                 raise UserError(
                     f"a unit of work killed its Dask worker again and again ({error}); look at the "
@@ -62,7 +70,7 @@ def connected(address: str) -> Any:
         ) from error
 
 
-def _finished(client: Any, address: str, function: Any, waiting: Iterator[Any]) -> Iterator[Any]:
+def _finished(client: Any, address: str, waiting: Iterator[bytes], files: Files) -> Iterator[Any]:
     """The future of every unit once it is done; only some are with the cluster at a time."""
     from distributed import wait
     from distributed.client import FutureCancelledError
@@ -73,7 +81,9 @@ def _finished(client: Any, address: str, function: Any, waiting: Iterator[Any]) 
         try:
             free = max(WAITING_UNITS * cluster.cores() - len(running), 0)
             fresh = list(itertools.islice(waiting, free))
-            running |= {client.submit(function, unit, pure=False) for unit in fresh}
+            running |= {
+                client.submit(do_if_fit, work, code_version(), files, pure=False) for work in fresh
+            }
             if not running:
                 if free:  # there was room, and nothing to fill it
                     return

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and locks that die with their process.
+"""Files and folders that appear whole or not at all.
 
 For both programs; the standard library only.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from prep.locks import lock_or_refuse, locked
 from prep.program import NO_ROOM, UserError
 
 AT_THE_END = 1 << 16  # bytes to ask for where no more should be: much memory would take 40 us
@@ -54,6 +55,26 @@ def whole_file(path: Path, resume: bool = False) -> Iterator[Path]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def own_whole_file(path: Path) -> Iterator[Path]:
+    """As whole_file, for a file that several processes may make at once, with the same bytes.
+
+    Each has a temporary file of its own, so that none waits for another, no machine has to see
+    another's locks, and whoever comes last replaces what is there by its equal.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        make_durable(partial)
+        partial.replace(path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a write names no file
+            error.filename = str(path)
+        raise
+
+
 def _can_go_on(error: BaseException) -> bool:
     """Whether the same command can go on later: it was stopped, or the disk was full."""
     if isinstance(error, OSError):
@@ -80,7 +101,7 @@ def without_partial(path: Path) -> Path:
     partial = partial_of(path)
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(partial, os.O_RDWR)
-        _lock(descriptor, path)
+        lock_or_refuse(descriptor, path)
         try:
             partial.unlink()
         finally:
@@ -102,7 +123,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise _cannot_write(out, error) from error
-    _lock(descriptor, out)
+    lock_or_refuse(descriptor, out)
     try:
         _refuse_used(out)  # again: another run may have ended between the check and the lock
         for left in partial.iterdir():
@@ -113,19 +134,6 @@ def whole_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def only_run(lock: Path, out: Path) -> Iterator[None]:
-    """Refuse a second run that writes `out` while the block runs; the lock dies with the process.
-
-    Raises UserError when another process holds the file `lock`.
-    """
-    descriptor = _locked(lock, out)
-    try:
-        yield
     finally:
         os.close(descriptor)
 
@@ -213,32 +221,9 @@ def sync_folder(folder: Path) -> None:
 def _locked_file(partial: Path, path: Path) -> int:
     """Open `partial`, locked by this process; the lock dies with the process."""
     try:
-        return _locked(partial, path)
+        return locked(partial, path)
     except OSError as error:
         raise _cannot_write(path, error) from error
-
-
-def _locked(file: Path, out: Path) -> int:
-    """Open `file`, made if it is not there, and lock it."""
-    while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        _lock(descriptor, out)
-        # Another process may have renamed or removed the file between our open and our lock.
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == file.stat().st_ino:
-                return descriptor
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, out: Path) -> None:
-    """Lock an open file; closes it and raises UserError when another process has locked it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UserError(
-            f"{out} is being written by another run; wait for it or give another name"
-        ) from error
 
 
 def _cannot_write(out: Path, error: OSError) -> UserError:

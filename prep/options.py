@@ -25,6 +25,16 @@ def manifests_for_shell() -> list[str]:
     return names()
 
 
+def part_of(value: str | None) -> tuple[int, int] | None:
+    """The value of --part. Raises BadParameter when it is none."""
+    if value is None:
+        return None
+    number, _, parts = value.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise typer.BadParameter(f"--part {value}: give I/N, from 1/N to N/N")
+    return int(number), int(parts)
+
+
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Worker processes.", show_default="every core"),

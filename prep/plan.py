@@ -30,6 +30,7 @@ class Options:
     layout: str = "tree"  # or "tar", one a class
     jobs: int | None = None  # worker processes; None: every core
     dask: str | None = None  # address of a Dask scheduler, whose workers do the units instead
+    part: tuple[int, int] | None = None  # (i, of n): the units that this run does; None: all
     max_rejects: float = 0.01  # fraction of a split
     expected: Manifest | None = None  # what the archives should hold; None: anything
 

@@ -4,6 +4,9 @@ The work is cut into units: runs of consecutive pictures, or whole archives of o
 stores a unit's JPEGs, makes them durable, and only then writes the unit's rows into
 `OUT/.prep/<split>/`: that file's presence is the journal. A killed run therefore carries on with
 the units that have no rows. When all have, the split is finished (prep.finish).
+
+The units may also be divided among several runs, the parts, on one machine or many: each does every
+n-th unit, and the whole run that follows does what they have left, then finishes.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from prep import prepared
 from prep.claim import Claim, work_folder
 from prep.cluster import connected
-from prep.files import whole_file
+from prep.files import own_whole_file
 from prep.finish import SplitSummary, already_done, check_splits, finish
 from prep.names import class_folders, folder_of
 from prep.pictures import pictures_of_runs, runs
@@ -45,15 +48,40 @@ def resize(source: Source, out: Path, options: Options) -> list[SplitSummary]:
             split: _prepare_split(source, out / split, work, claim, options)
             for split in source.splits
         }
-        rejected = check_splits(source, out, journals, options)
-        summaries = [
-            finish(source, out / split, journal, options, claim)
-            if journal
-            else already_done(out / split, rejected[split])
-            for split, journal in journals.items()
-        ]
-        for split in journals:
-            shutil.rmtree(work / split, ignore_errors=True)
+        with claim.held():  # where locks are not seen by all, a later run may have begun
+            rejected = check_splits(source, out, journals, options)
+            summaries = [
+                finish(source, out / split, journal, options, claim)
+                if journal
+                else already_done(out / split, rejected[split])
+                for split, journal in journals.items()
+            ]
+            for split in journals:
+                shutil.rmtree(work / split, ignore_errors=True)
+    return summaries
+
+
+@dataclasses.dataclass(frozen=True)
+class PartSummary:
+    """What became of one split in a part of a run."""
+
+    split: str
+    done_now: int  # pictures
+    units: int  # of the whole split
+    missing: int  # of these, by whatever part
+
+
+def resize_part(source: Source, out: Path, options: Options) -> list[PartSummary]:
+    """Do the units of `options.part` of every split; a whole run finishes. Raises as resize."""
+    summaries = []
+    with work_folder(source.root, out, part=True) as (work, claim):
+        for split in source.splits:
+            journal = _prepare_split(source, out / split, work, claim, options)
+            if journal is None:
+                summaries.append(PartSummary(split, 0, 0, 0))
+            else:
+                missing = sum(not journal.file(number).exists() for number in range(journal.units))
+                summaries.append(PartSummary(split, journal.done_now, journal.units, missing))
     return summaries
 
 
@@ -73,20 +101,24 @@ def _prepare_split(
 
     rows_folder = work / split
     plan_file = rows_folder / "plan.json"
+    begun = prepared.partial_folder(folder).exists()
     if plan_file.exists():
         refuse_other_plan(json.loads(plan_file.read_text()), wanted, rows_folder, finished=False)
-        if options.layout == "tree" and not prepared.partial_folder(folder).exists():
+        if options.part is None:
+            for left in rows_folder.glob("*.partial"):  # of workers that were killed
+                left.unlink()
+        if options.layout == "tree":
             _forget_lost_pictures(folder, rows_folder)
     elif folder.exists():
         raise UserError(f"{folder} exists and was not made by this command; give another folder")
-    elif prepared.partial_folder(folder).exists():
+    elif begun:  # seen before the look at the plan, which another part writes first
         raise UserError(
             f"{prepared.partial_folder(folder)} was left by a run of which nothing else is known; "
             "remove it, or give another OUT"
         )
     else:
         rows_folder.mkdir(exist_ok=True)
-        with whole_file(plan_file) as partial:
+        with own_whole_file(plan_file) as partial:
             partial.write_text(json.dumps(wanted))
 
     journal = Journal(rows_folder, len(source.splits[split].unit_bounds()) - 1)
@@ -104,9 +136,10 @@ def _prepare_split(
 
 def _forget_lost_pictures(folder: Path, rows_folder: Path) -> None:
     """The journal is of no use when somebody has removed the pictures."""
-    if not folder.exists():
-        for rows in rows_folder.glob("*.parquet"):
-            rows.unlink()
+    old = list(rows_folder.glob("*.parquet"))  # first: another part may begin to write
+    if not folder.exists() and not prepared.partial_folder(folder).exists():
+        for rows in old:
+            rows.unlink(missing_ok=True)
 
 
 def _refuse_remains(folder: Path) -> None:
@@ -129,6 +162,9 @@ def _run(source: Source, folder: Path, journal: Journal, claim: Claim, options: 
         for label in np.unique(split.listing.labels).tolist():
             (images_folder / folder_of(label, folders)).mkdir(exist_ok=True)
     missing = np.array([not journal.file(number).exists() for number in range(journal.units)])
+    if options.part is not None:
+        number, parts = options.part
+        missing &= np.arange(journal.units) % parts == number - 1
     pictures = pictures_of_runs(source, folder.name, options.expected)
     total = None if pictures is None else int(pictures[missing].sum())
     units = (
@@ -138,7 +174,8 @@ def _run(source: Source, folder: Path, journal: Journal, claim: Claim, options: 
     )
     with progress(f"resize {folder.name}", total) as report:
         done_now = 0
-        for done, rejected in run_units(resize_unit, units, options.jobs, options.dask):
+        files = [source.first_file(folder.name), claim.file]
+        for done, rejected in run_units(resize_unit, units, options.jobs, options.dask, files):
             done_now += done
             report(done, rejected)
     return done_now

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from prep import prepared
 from prep.claim import Claim
-from prep.files import whole_file
+from prep.files import own_whole_file
 from prep.pictures import Run, Store, prepare_run
 from prep.program import UserError
 from prep.unit_rows import rows_file
@@ -46,7 +46,7 @@ def resize_unit(unit: Unit) -> tuple[int, int]:
     with unit.claim.held():
         with _store(unit) as store:
             rows = prepare_run(unit.run, store)
-        with whole_file(rows_file(unit.work, unit.run.number)) as partial:
+        with own_whole_file(rows_file(unit.work, unit.run.number)) as partial:
             pq.write_table(pa.Table.from_pylist(rows, schema=prepared.SCHEMA), partial)
     return len(rows), sum(row["status"] == "rejected" for row in rows)
 
@@ -56,7 +56,7 @@ def _store(unit: Unit) -> Iterator[Store]:
     """Yield the function that stores a picture; when the block ends, all are on the disk."""
     if unit.layout == "tar":
         path = part_file(unit.work, unit.run.number)
-        with whole_file(path) as partial, partial.open("wb") as part:
+        with own_whole_file(path) as partial, partial.open("wb") as part:
 
             def append(_: str, jpeg: bytes) -> int:
                 part.write(jpeg)

@@ -14,7 +14,8 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from prep.program import UserError
@@ -39,17 +40,18 @@ def run_units(
     units: Iterable[Unit],
     jobs: int | None,
     dask: str | None = None,
+    files: Sequence[Path] = (),
 ) -> Iterator[Result]:
     """Yield function(unit) for every unit, in order of completion, from `jobs` processes.
 
     With one job the units run in this process. `dask` is the address of a scheduler, whose workers
-    run them instead. An exception in a worker is raised here.
+    run them instead, if they see `files`. An exception in a worker is raised here.
     Raises UserError when a worker process dies (on a cluster: when a unit killed several).
     """
     if dask is not None:
         from prep.cluster import run_on_dask
 
-        yield from run_on_dask(function, units, dask)
+        yield from run_on_dask(function, units, dask, files)
         return
     workers = worker_count(jobs)
     if workers == 1:

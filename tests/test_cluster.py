@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +17,8 @@ from pathlib import Path
 import pytest
 from test_resize import contents, tiny_source
 
-from prep.cluster import run_on_dask
+from prep.cluster import connected, run_on_dask
+from prep.code_version import code_version
 from prep.images import Settings
 from prep.plan import Options
 from prep.program import UserError
@@ -33,13 +36,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT.parent}"}
+def running(*arguments: str, code: Path = ROOT.parent) -> Iterator[subprocess.Popen[bytes]]:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{code}"}
     process = subprocess.Popen(
         [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment,
+        cwd=code,  # which `python -m` imports from
     )
     try:
         yield process
@@ -48,8 +52,11 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def worker(address: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    return running("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+def worker(
+    address: str, code: Path = ROOT.parent
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    line = ("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    return running(*line, code=code)
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +137,83 @@ def test_no_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         list(run_on_dask(slowly, range(3), address))
     with pytest.raises(UserError, match="no Dask scheduler answers at nonsense://x"):
         list(run_on_dask(slowly, range(3), "nonsense://x"))
+
+
+# --------------------------------------------------------------------------- unfit workers
+
+
+def wait_for_workers(scheduler: str, count: int) -> None:
+    with connected(scheduler) as client:
+        client.wait_for_workers(count, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "changed", ["a line more", pytest.param("too old to be asked", marks=pytest.mark.soak)]
+)
+def test_a_worker_with_other_code_is_refused_by_name_before_anything_is_done(
+    scheduler: str, tmp_path: Path, changed: str
+) -> None:
+    other = tmp_path / "other"
+    if changed == "a line more":
+        shutil.copytree(ROOT.parent / "prep", other / "prep")
+        with (other / "prep" / "resize.py").open("a") as code:
+            code.write("# of another day\n")
+    else:
+        (other / "prep").mkdir(parents=True)
+        (other / "prep" / "__init__.py").write_text("")
+    with worker(scheduler), worker(scheduler, other):
+        wait_for_workers(scheduler, 2)
+        with pytest.raises(UserError) as refused:
+            list(run_on_dask(leave, [tmp_path / "done"] * 9, scheduler))
+    message = str(refused.value)
+    assert re.match(r"Dask worker tcp://127.0.0.1:\d+ (has|could not load)", message)
+    assert f"this command has {code_version()}: install the same there" in message
+    assert message.count(f"of code {code_version().split()[4]}") == 1
+    assert message.count(" of code ") == (2 if changed == "a line more" else 1)
+    assert not (tmp_path / "done").exists()
+
+
+def leave(path: Path) -> None:
+    path.touch()
+
+
+@pytest.mark.soak
+def test_a_worker_that_comes_later_with_other_code_ends_the_run(
+    scheduler: str, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT.parent / "prep", tmp_path / "prep")
+    with (tmp_path / "prep" / "resize.py").open("a") as code:
+        code.write("# of another day\n")
+
+    def units() -> Iterator[int]:
+        for number in range(1000):
+            if number == 6:
+                late.enter_context(worker(scheduler, tmp_path))
+                wait_for_workers(scheduler, 2)
+            yield number
+
+    with (
+        contextlib.ExitStack() as late,
+        worker(scheduler),
+        pytest.raises(UserError, match=r"Dask worker .* has prep .* this command has prep"),
+    ):
+        list(run_on_dask(slowly, units(), scheduler))
+
+
+@pytest.mark.parametrize("missing", ["source", pytest.param("out", marks=pytest.mark.soak)])
+def test_a_worker_without_a_mount_is_refused(
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """As if the worker had another disk there: the file is gone when it looks."""
+    source = find_source(tiny_source(tmp_path / "src"))
+    options = Options(Settings(side=32), jobs=1, max_rejects=1, dask=scheduler)
+    gone = source.first_file("train") if missing == "source" else tmp_path / "out/.prep/workers"
+
+    def hidden(*arguments: object) -> Iterator[object]:
+        gone.unlink()
+        yield from run_units(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("prep.resize.run_units", hidden)
+    wanted = rf"Dask worker tcp://.* does not see {gone} \(No such file.*mount it there under"
+    with worker(scheduler), pytest.raises(UserError, match=wanted):
+        resize(source, tmp_path / "out", options)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prep import files
-from prep.files import check_regular, only_run, read_regular, whole_file, whole_folder
+from prep.files import check_regular, read_regular, whole_file, whole_folder
 from prep.program import UserError
 
 
@@ -186,16 +185,6 @@ def test_a_name_in_use_is_refused(tmp_path: Path, kind: str) -> None:
     assert names_in(tmp_path) == before
 
 
-def test_a_second_run_is_refused_until_the_first_ends(tmp_path: Path) -> None:
-    def second_run() -> None:
-        with only_run(tmp_path / "lock", tmp_path):
-            pass
-
-    with only_run(tmp_path / "lock", tmp_path), pytest.raises(UserError, match="by another run"):
-        second_run()
-    second_run()
-
-
 def test_a_regular_file_is_read_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"0123456789")
     assert read_regular(tmp_path / "a") == b"0123456789"
@@ -213,21 +202,3 @@ def test_a_regular_file_is_read_and_nothing_else(tmp_path: Path) -> None:
                 read(path)
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "none")
-
-
-def test_a_lock_that_was_removed_meanwhile_is_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock, real, removed = tmp_path / "lock", files._lock, []
-
-    def slow(descriptor: int, out: Path) -> None:
-        if not removed:  # another run ends between our open and our lock
-            lock.unlink()
-            removed.append(lock)
-        real(descriptor, out)
-
-    monkeypatch.setattr(files, "_lock", slow)
-    with only_run(lock, tmp_path):
-        assert lock.exists()
-        with pytest.raises(UserError, match="by another run"), only_run(lock, tmp_path):
-            pytest.fail("two runs")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from prep import handover
-from prep.files import only_run
+from prep.locks import only_run
 from prep.order import Order
 from prep.program import UserError
 from prep.write import write_beton

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from prep.files import only_run
+from prep.locks import only_run
 from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import evaluate, provenance, schedule, summary

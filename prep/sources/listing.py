@@ -146,6 +146,15 @@ class Source:
             )
         return dataclasses.replace(self, splits=splits)
 
+    def first_file(self, split: str) -> Path:
+        """A file that holds pictures of a split; of an empty split, the source's folder."""
+        listing = self.splits[split].listing
+        if not len(listing):
+            return self.root.absolute()
+        container = int(listing.places["container"][0])
+        name = listing.names[0] if container < 0 else listing.containers[container]
+        return self.root.absolute() / name
+
     def fingerprint(self, split: str) -> str:
         """sha256 over the classes, what the containers hold, and the entries.
 
