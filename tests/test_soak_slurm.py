@@ -1,0 +1,221 @@
+"""docker/slurm/ on a real SLURM of one node: jobs that are preempted end as undisturbed ones do.
+
+Run as root by `make soak`; the figures go to benchmarks/results/soak-slurm-*.json.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from slurm_cluster import Slurm, missing_programs, slurm
+from test_resize import contents
+from test_soak import save
+from test_soak_train import rows, steps_done
+
+from prep.cluster import CONNECT
+from prep.images import Settings
+from prep.plan import Options
+from prep.resize import resize
+from prep.sample import draw_sample
+from prep.sources import find_source
+from prep.stats import measure
+from prep.write import write_beton
+from train import checkpoint as checkpoints
+
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a SLURM of its own has to be started by root"),
+    pytest.mark.skipif(
+        bool(missing_programs()),
+        reason=f"{', '.join(missing_programs())} missing: Debian's slurm-wlm and munge",
+    ),
+]
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "docker" / "slurm"
+CLASSES, PER_CLASS, BATCH, EPOCHS = 5, 60, 10, 2
+STEPS = CLASSES * PER_CLASS // BATCH  # an epoch
+PROMPT = 30.0  # seconds within which a job that cannot work must say so
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with slurm(
+        tmp_path_factory.mktemp("slurm") / "files",
+        os.environ | {"PATH": programs, "PYTHONPATH": str(ROOT)},
+    ) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pictures") / "src"
+    draw_sample(out, CLASSES, PER_CLASS, 10, 0, 2, lambda *_: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures, prepared by one process."""
+    out = tmp_path_factory.mktemp("alone") / "out"
+    resize(find_source(pictures), out, Options(Settings(), jobs=1))
+    return out
+
+
+@pytest.fixture(scope="module")
+def beton(alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = Path(shutil.copytree(alone, tmp_path_factory.mktemp("betons") / "out"))
+    measure(out / "train", jobs=1)
+    for split in ("train", "val"):
+        write_beton(out / split, out.parent / f"{split}.beton", "jpg", jobs=1)
+    return out.parent / "train.beton"
+
+
+def eventually(true: Callable[[], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+# --------------------------------------------------------------------------- prep
+
+
+def test_an_array_of_parts_one_requeued_then_finished_gives_the_bytes_of_one_run(
+    cluster: Slurm, pictures: Path, alone: Path, tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "%A-%a.txt"
+    script = ["--cpus-per-task=1", "--mem-per-cpu=100", f"--output={log}"]
+    script += ["--open-mode=append", str(SCRIPTS / "prep-array.sbatch")]
+    what = [str(pictures), str(out)]
+    array = cluster.submit("--array=1-3", *script, *what)
+    last = cluster.submit(f"--dependency=afterany:{array}", *script, *what)
+    eventually(lambda: "RUNNING" in cluster.states(f"{array}_2"))
+    time.sleep(1)
+    cluster.command("scontrol", "requeue", f"{array}_2")
+    cluster.begin_again(f"{array}_2")
+    assert cluster.wait(array) == {"COMPLETED"}
+    assert cluster.wait(last) == {"COMPLETED"}
+    logs = {path.name: path.read_text() for path in tmp_path.glob("*.txt")}
+    assert sum("finishes" in text for text in logs.values()) == 3, logs
+    assert contents(out) == contents(alone)
+    save(
+        "slurm-prep-array",
+        {
+            "command": "sbatch --array=1-3 prep-array.sbatch, then without --array",
+            "SLURM": cluster.command("sinfo", "--version"),
+            "pictures": CLASSES * (PER_CLASS + 10),
+            "tasks requeued while they ran": 1,
+            "bytes": "those of one process",
+        },
+    )
+
+
+def test_a_dask_cluster_in_an_allocation_gives_the_bytes_of_one_run(
+    cluster: Slurm, pictures: Path, alone: Path, tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log.txt"
+    script = ["--nodes=1", "--ntasks-per-node=3", "--mem-per-cpu=1G", f"--output={log}"]
+    job = cluster.submit(*script, str(SCRIPTS / "prep-dask.sbatch"), str(pictures), str(out))
+    assert cluster.wait(job) == {"COMPLETED"}, log.read_text()
+    assert contents(out) == contents(alone)
+    save(
+        "slurm-prep-dask",
+        {
+            "command": "sbatch --ntasks-per-node=3 prep-dask.sbatch",
+            "SLURM": cluster.command("sinfo", "--version"),
+            "pictures": CLASSES * (PER_CLASS + 10),
+            "bytes": "those of one process",
+        },
+    )
+
+
+# --------------------------------------------------------------------------- train
+
+
+def submit_training(cluster: Slurm, beton: Path, out: Path, *options: str) -> str:
+    script = ["--gpus-per-node=0", "--cpus-per-task=1", f"--output={out}.txt", *options]
+    command = ["--beton", str(beton), "--out", str(out), "--recipe", "demo", "--device", "cpu"]
+    settings = {"width": 0.1, "batch": BATCH, "epochs": EPOCHS}
+    command += [f"--set={key}={value}" for key, value in settings.items()]
+    command += ["--workers", "1", "--checkpoint-steps", "1", "--keep", str(STEPS * EPOCHS)]
+    return cluster.submit(*script, str(SCRIPTS / "train.sbatch"), *command)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Slurm, beton: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    job = submit_training(cluster, beton, out, "--export=ALL,PROCESSES=2")
+    assert cluster.wait(job) == {"COMPLETED"}, Path(f"{out}.txt").read_text()
+    return out
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    first, second = checkpoints.load(one), checkpoints.load(two)
+    assert first.step == second.step == STEPS * EPOCHS
+    assert all(torch.equal(first.network[name], second.network[name]) for name in first.network)
+    assert rows(one) == rows(two)
+
+
+@pytest.mark.parametrize("told", ["scontrol requeue", "the time is nearly up"])
+def test_a_training_that_is_preempted_resumes_by_itself_with_the_same_losses(
+    cluster: Slurm, beton: Path, undisturbed: Path, tmp_path: Path, told: str
+) -> None:
+    out = tmp_path / "run"
+    job = submit_training(cluster, beton, out, "--export=ALL,PROCESSES=2")
+    eventually(lambda: steps_done(out) >= STEPS // 3)
+    if told == "scontrol requeue":
+        cluster.command("scontrol", "requeue", job)
+    else:  # what --signal=B:USR1@120 does two minutes before the end
+        cluster.command("scancel", "--batch", "--signal=USR1", job)
+    cluster.begin_again(job)
+    stopped_at = checkpoints.load(out).step
+    assert 0.25 * STEPS <= stopped_at <= 0.75 * STEPS
+    assert stopped_at == steps_done(out)
+    assert cluster.wait(job) == {"COMPLETED"}, Path(f"{out}.txt").read_text()
+    assert int(cluster.about(job)["Restarts"]) == 1
+    said = Path(f"{out}.txt").read_text()
+    assert said.count("SIGTERM: checkpoint") >= 1, said
+    assert_same_run(undisturbed, out)
+    save(
+        f"slurm-train-{'requeue' if told == 'scontrol requeue' else 'signal'}",
+        {
+            "command": "sbatch train.sbatch, two processes (gloo), one node",
+            "SLURM": cluster.command("sinfo", "--version"),
+            "preempted by": told if told == "scontrol requeue" else "USR1 to the batch script",
+            "at step": stopped_at,
+            "steps an epoch": STEPS,
+            "steps in all": STEPS * EPOCHS,
+            "losses, errors and weights": "those of an undisturbed run, bit for bit",
+        },
+    )
+
+
+# --------------------------------------------------------------------------- what cannot work
+
+
+def test_a_gpu_that_is_not_there_is_told_at_once(
+    cluster: Slurm, beton: Path, tmp_path: Path
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    log, started = tmp_path / "log.txt", time.monotonic()
+    script = ["--gpus-per-node=0", "--cpus-per-task=1", f"--output={log}"]
+    command = ["--beton", str(beton), "--out", str(tmp_path / "run"), "--device", "cuda"]
+    job = cluster.submit(*script, str(SCRIPTS / "train.sbatch"), *command)
+    assert cluster.wait(job) == {"FAILED"}
+    assert time.monotonic() - started < PROMPT
+    assert "--device cuda: torch" in log.read_text()
+    assert "finds no such device here" in log.read_text()
+
+
+def test_a_scheduler_that_is_not_there_is_told_in_time() -> None:
+    assert CONNECT < PROMPT
