@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import machine
 from benchmarks.report import tell
 from train import bench, networks, start
+from train.device import choose_device
 from train.networks.layers import narrowed
 from train.recipe import Recipe, load_recipe
 from train.screen import Screen
@@ -166,7 +167,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.workers)
     recipe = load_recipe(arguments.recipe, arguments.values)
-    device = start.choose_device(None)
+    device = choose_device(None)
     settings = RunSettings(
         arguments.beton, None, recipe, Path(), "never", device, arguments.workers
     )

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from prep.program import UserError
+from train.device import choose_device
 from train.options import cores
 from train.processes import ALONE, Processes, own_device
 from train.recipe import load_recipe
-from train.start import check_graphs, choose_device
+from train.start import check_graphs
 from train.state import RunSettings
 
 CPU = torch.device("cpu")

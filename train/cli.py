@@ -116,8 +116,11 @@ def run(
         val_beton = beside
     schedule.check_validation(chosen, val_beton)
 
+    from train.device import choose_device
+
+    place = choose_device(device.value if device else None)  # first: FFCV takes seconds to import
     load_torch()
-    from train import loop, start
+    from train import loop
     from train.state import RunSettings
 
     path = loop.run(
@@ -127,7 +130,7 @@ def run(
             recipe=chosen,
             out=out if out is not None else Path("runs") / chosen.name,
             resume=resume,
-            device=start.choose_device(device.value if device else None),
+            device=place,
             workers=workers or cores(),
             feed=feed.value if feed else None,
             init=init,

@@ -69,6 +69,7 @@ def bench(
 
     from train import bench as stage
     from train import start
+    from train.device import choose_device
     from train.screen import Screen
     from train.state import RunSettings
 
@@ -80,7 +81,7 @@ def bench(
         recipe=chosen,
         out=Path(),
         resume="never",
-        device=start.choose_device(device.value if device else None),
+        device=choose_device(device.value if device else None),
         workers=threads,
         feed=feed.value if feed else None,
     )

@@ -61,14 +61,15 @@ def classify(
 
     import torch
 
-    from train import checkpoint, start
+    from train import checkpoint
     from train import classify as stage
+    from train.device import choose_device
     from train.evaluate import views_of
     from train.figures import MOST
 
     torch.set_num_threads(cores())  # importing FFCV has set it to 1
     loaded = checkpoint.load(run)
-    place = start.choose_device(device.value if device else None)
+    place = choose_device(device.value if device else None)
     network = checkpoint.trained_network(loaded, run).to(place)
     seen = dataclasses.replace(
         views_of(loaded.recipe, loaded.data, place, int(views)), random=None

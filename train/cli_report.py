@@ -57,7 +57,7 @@ def report(
 
     import torch
 
-    from train import start
+    from train.device import choose_device
     from train.report import gather, page
     from train.report.sections import Settings, sections
     from train.screen import Screen
@@ -70,7 +70,7 @@ def report(
         val_beton=val_beton,
         views=int(views),
         smooth=smooth,
-        device=start.choose_device(device.value if device else None),
+        device=choose_device(device.value if device else None),
         threads=threads,
     )
     with Screen() as screen:

@@ -77,8 +77,9 @@ def evaluate(
     load_torch()
     import torch
 
-    from train import by_class, checkpoint, dataset, start
+    from train import by_class, checkpoint, dataset
     from train import evaluate as stage
+    from train.device import choose_device
     from train.loader import evaluation_batches
     from train.screen import Screen
 
@@ -87,7 +88,7 @@ def evaluate(
     loaded = checkpoint.load(run)
     opened = dataset.open_dataset(beton)
     dataset.check_same_classes(opened.card, loaded.data.wnids, loaded.data.side, str(beton))
-    place = start.choose_device(device.value if device else None)
+    place = choose_device(device.value if device else None)
     network = checkpoint.trained_network(loaded, run).to(place)
     seen = stage.views_of(loaded.recipe, loaded.data, place, count=max(views.shown))
     started = time.monotonic()

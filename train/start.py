@@ -1,10 +1,9 @@
-"""What a run begins with: the device, checked data, and the network, new or from a checkpoint."""
+"""What a run begins with: checked data, and the network, new or from a checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
@@ -17,35 +16,12 @@ from train import networks, optimiser, schedule
 from train.augmentation import of_recipe
 from train.feed import Feed, Feeding, choose_feed
 from train.networks.layers import AlexNet
-from train.processes import Processes, own_device
+from train.processes import Processes
 from train.recipe import Recipe
 from train.resume import named_origin, resume, resume_from
 from train.screen import Screen
 from train.state import Data, RunSettings, State
 from train.sums import EpochSums
-
-Device = Literal["cuda", "cpu", "mps"]
-
-
-def choose_device(wanted: Device | None) -> torch.device:
-    """The device asked for, or the best there is. Raises UserError when it is not there.
-
-    On CUDA, float32 is then float32: convolutions would otherwise run in TF32.
-    """
-    torch.backends.cudnn.allow_tf32 = False
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if wanted is None:
-        wanted = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
-    if not available[wanted]:
-        raise UserError(
-            f"--device {wanted}: torch {torch.__version__} finds no such device here; give "
-            "--device cpu, or check the driver"
-        )
-    return own_device(torch.device(wanted))
 
 
 def open_data(settings: RunSettings) -> Data:
