@@ -38,6 +38,7 @@ class Claim:
     def held(self) -> Iterator[None]:
         """In a worker: no other run begins while the block runs.
 
+        Where locks are not seen by all, one may: what the block then fails by is told as that.
         Raises UserError when another one has begun.
         """
         over = f"the run that this worker belongs to is over ({self.file})"
@@ -50,8 +51,18 @@ class Claim:
             if _read(descriptor) != self.run:
                 raise UserError(over)
             yield
+        except OSError as error:
+            if self._over():
+                raise UserError(over) from error
+            raise
         finally:
             os.close(descriptor)
+
+    def _over(self) -> bool:
+        try:
+            return self.file.read_text().strip() != self.run
+        except FileNotFoundError:
+            return True
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from hosts import Host, hosts, why_not
+from prep_in_small_units import UNIT_SIZE
 from test_resize import contents
 from test_soak import save
 from test_soak_train import rows, steps_done
@@ -26,15 +27,9 @@ pytestmark = [pytest.mark.soak, pytest.mark.skipif(bool(why_not()), reason=why_n
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-UNIT_SIZE = 8  # pictures, in place of 512
 CLASSES, PER_CLASS, BATCH, EPOCHS = 5, 60, 10, 2
 STEPS = CLASSES * PER_CLASS // BATCH  # an epoch
-PREP = [
-    sys.executable,
-    "-c",
-    f"from prep.sources import listing; listing.UNIT_SIZE = {UNIT_SIZE}\n"
-    "from prep.cli import main; main()",
-]
+PREP = [sys.executable, str(ROOT / "tests" / "prep_in_small_units.py")]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,17 +15,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from prep_in_small_units import UNIT_SIZE
 from slurm_cluster import Slurm, missing_programs, slurm
 from test_resize import contents
 from test_soak import save
 from test_soak_train import rows, steps_done
 
 from prep.cluster import CONNECT
-from prep.images import Settings
-from prep.plan import Options
-from prep.resize import resize
 from prep.sample import draw_sample
-from prep.sources import find_source
 from prep.stats import measure
 from prep.write import write_beton
 from train import checkpoint as checkpoints
@@ -39,6 +37,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
+PREP = ROOT / "tests" / "prep_in_small_units.py"
 SCRIPTS = ROOT / "docker" / "slurm"
 CLASSES, PER_CLASS, BATCH, EPOCHS = 5, 60, 10, 2
 STEPS = CLASSES * PER_CLASS // BATCH  # an epoch
@@ -47,9 +46,15 @@ PROMPT = 30.0  # seconds within which a job that cannot work must say so
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    folder = tmp_path_factory.mktemp("slurm")
+    small_units = folder / "programs" / "prep"
+    small_units.parent.mkdir()
+    small_units.write_text(f'#!/bin/sh\nexec {sys.executable} {PREP} "$@"\n')
+    small_units.chmod(0o755)
+    places = [small_units.parent, Path(sys.executable).parent, os.environ["PATH"]]
+    programs = os.pathsep.join(map(str, places))
     with slurm(
-        tmp_path_factory.mktemp("slurm") / "files",
+        folder / "files",
         os.environ | {"PATH": programs, "PYTHONPATH": str(ROOT)},
     ) as started:
         yield started
@@ -66,7 +71,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pictures, prepared by one process."""
     out = tmp_path_factory.mktemp("alone") / "out"
-    resize(find_source(pictures), out, Options(Settings(), jobs=1))
+    line = [sys.executable, PREP, "resize", pictures, out, "--jobs=1"]
+    subprocess.run(line, check=True, capture_output=True)
     return out
 
 
@@ -99,13 +105,14 @@ def test_an_array_of_parts_one_requeued_then_finished_gives_the_bytes_of_one_run
     array = cluster.submit("--array=1-3", *script, *what)
     last = cluster.submit(f"--dependency=afterany:{array}", *script, *what)
     eventually(lambda: "RUNNING" in cluster.states(f"{array}_2"))
-    time.sleep(1)
+    eventually(lambda: len(list((out / ".prep" / "train").glob("*.parquet"))) >= 4)
     cluster.command("scontrol", "requeue", f"{array}_2")
     cluster.begin_again(f"{array}_2")
     assert cluster.wait(array) == {"COMPLETED"}
     assert cluster.wait(last) == {"COMPLETED"}
     logs = {path.name: path.read_text() for path in tmp_path.glob("*.txt")}
     assert sum("finishes" in text for text in logs.values()) == 3, logs
+    assert "0 of 38 units left by all parts" in "".join(logs.values())
     assert contents(out) == contents(alone)
     save(
         "slurm-prep-array",
@@ -113,6 +120,7 @@ def test_an_array_of_parts_one_requeued_then_finished_gives_the_bytes_of_one_run
             "command": "sbatch --array=1-3 prep-array.sbatch, then without --array",
             "SLURM": cluster.command("sinfo", "--version"),
             "pictures": CLASSES * (PER_CLASS + 10),
+            "units of train": -(-CLASSES * PER_CLASS // UNIT_SIZE),
             "tasks requeued while they ran": 1,
             "bytes": "those of one process",
         },
@@ -132,7 +140,7 @@ def test_a_dask_cluster_in_an_allocation_gives_the_bytes_of_one_run(
         {
             "command": "sbatch --ntasks-per-node=3 prep-dask.sbatch",
             "SLURM": cluster.command("sinfo", "--version"),
-            "pictures": CLASSES * (PER_CLASS + 10),
+            "units of train": -(-CLASSES * PER_CLASS // UNIT_SIZE),
             "bytes": "those of one process",
         },
     )

@@ -1,0 +1,176 @@
+"""Hosts that write one folder of a network file system, on which no host sees another's locks.
+
+sshfs without its ssh: each host is a mount of its own, with a cache of its own, of the same folder.
+Run as root by `make soak`; the figures go to benchmarks/results/soak-shared.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prep_in_small_units import UNIT_SIZE
+from test_resize import contents
+from test_soak import save
+
+from prep.sample import draw_sample
+
+SERVER = Path("/usr/lib/openssh/sftp-server")
+MISSING = [
+    name
+    for name, there in (
+        ("sshfs", shutil.which("sshfs")),
+        ("openssh-sftp-server", SERVER.exists()),
+        ("/dev/fuse", Path("/dev/fuse").exists()),
+    )
+    if not there
+]
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounting is for root"),
+    pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} missing"),
+]
+
+ROOT = Path(__file__).resolve().parent.parent
+PREP = [sys.executable, str(ROOT / "tests" / "prep_in_small_units.py")]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+HOSTS, CLASSES, PER_CLASS = 3, 5, 40
+
+
+@contextlib.contextmanager
+def mounted(share: Path, place: Path) -> Iterator[Path]:
+    place.mkdir()
+    ours, theirs = socket.socketpair()
+    mount = ["sshfs", "-f", "-o", "passive,default_permissions", f":{share}", str(place)]
+    with ours, theirs:
+        server = subprocess.Popen([str(SERVER)], stdin=ours, stdout=ours)
+        client = subprocess.Popen(mount, stdin=theirs, stdout=theirs)
+    try:
+        until = time.monotonic() + 20
+        while not place.is_mount():
+            assert client.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+        client.wait(20)
+        server.wait(20)
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Path:
+    (tmp_path / "share").mkdir()
+    return tmp_path / "share"
+
+
+@pytest.fixture
+def hosts(share: Path, tmp_path: Path) -> Iterator[list[Path]]:
+    """The folder, as each host has it."""
+    with contextlib.ExitStack() as ending:
+        yield [
+            ending.enter_context(mounted(share, tmp_path / f"host{number}"))
+            for number in range(HOSTS)
+        ]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pictures") / "src"
+    draw_sample(out, CLASSES, PER_CLASS, 10, 0, 2, lambda *_: None)
+    return out
+
+
+@pytest.fixture(scope="module", params=["tree", "tar"])
+def layout(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def alone(pictures: Path, layout: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "out"
+    assert end(begin("resize", pictures, out, f"--layout={layout}"))[0] == 0
+    return out
+
+
+def begin(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*PREP, *map(str, arguments), "--jobs=1"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    said, _ = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+def test_no_host_sees_another_s_locks(hosts: list[Path]) -> None:
+    """Else the tests below would be of less."""
+    (hosts[0] / "file").write_text("x")
+    with (hosts[0] / "file").open("r+") as mine, (hosts[1] / "file").open("r+") as theirs:
+        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_parts_on_many_hosts_write_one_folder(
+    pictures: Path, alone: Path, layout: str, share: Path, hosts: list[Path]
+) -> None:
+    command = ("resize", pictures)
+    parts = [
+        begin(*command, host / "out", f"--layout={layout}", f"--part={number}/{HOSTS}")
+        for number, host in enumerate(hosts, 1)
+    ]
+    for part in parts:
+        code, said = end(part)
+        assert code == 0, said
+    code, said = end(begin(*command, hosts[1] / "out", f"--layout={layout}"))
+    assert code == 0, said
+    assert contents(share / "out") == contents(alone)
+    for split in ("train", "val"):
+        code, said = end(
+            begin("write-beton", hosts[0] / "out" / split, hosts[0] / f"{split}.beton")
+        )
+        assert code == 0, said
+    readers = [begin("verify", host / "val.beton") for host in hosts]
+    assert [end(reader)[0] for reader in readers] == [0] * HOSTS
+    save(
+        f"shared-{layout}",
+        {
+            "command": f"prep resize --layout {layout} --part, all parts at once, then without",
+            "file system": "sshfs over a socket, a mount a part; locks are each mount's own",
+            "parts": HOSTS,
+            "units of train": -(-CLASSES * PER_CLASS // UNIT_SIZE),
+            "bytes": "those of one process on one disk",
+            "a beton there": f"verified by {HOSTS} hosts at once",
+        },
+    )
+
+
+def test_of_two_whole_runs_that_no_lock_keeps_apart_the_later_one_finishes(
+    pictures: Path, alone: Path, layout: str, share: Path, hosts: list[Path]
+) -> None:
+    command = ("resize", pictures)
+    earlier = begin(*command, hosts[0] / "out", f"--layout={layout}")
+    until = time.monotonic() + 120
+    while not list((share / "out" / ".prep").glob("train/*.parquet")):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    later = begin(*command, hosts[1] / "out", f"--layout={layout}")
+    (code, said), (later_code, later_said) = end(earlier), end(later)
+    assert later_code == 0, later_said
+    assert code == 1, said
+    assert "the run that this worker belongs to is over" in said
+    assert contents(share / "out") == contents(alone)
