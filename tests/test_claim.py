@@ -79,7 +79,10 @@ def test_what_fails_because_another_run_began_is_told_as_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fcntl.flock", lambda *_: None)  # no lock keeps the other out
-    with claimed(tmp_path, tmp_path) as mine:
-        with pytest.raises(UserError, match="is over"), mine.held(), claimed(tmp_path, tmp_path):
-            (tmp_path / "nothing").read_bytes()
-        (tmp_path / "workers").unlink()
+    with (
+        claimed(tmp_path, tmp_path) as mine,
+        pytest.raises(UserError, match="is over"),
+        mine.held(),
+        claimed(tmp_path, tmp_path),
+    ):
+        (tmp_path / "nothing").read_bytes()

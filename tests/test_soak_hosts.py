@@ -159,6 +159,7 @@ def test_torchrun_goes_on_without_the_host_from_the_last_checkpoint(
         assert lost.wait(120) != 0
     said = log.read_text()
     assert "in each of 2 processes" in said
+    assert "train: process 0 of 2 has lost the others (" in said
     assert 0.25 * STEPS <= cut_off_at <= 0.75 * STEPS
     assert checkpoints.load(out).step == checkpoints.load(alone).step == STEPS * EPOCHS
     mine, theirs = ([row for row in rows(path) if row["kind"] == "epoch"] for path in (out, alone))

@@ -38,8 +38,10 @@ class Processes:
     def add_up(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor over all processes, in place."""
         if self.world > 1:
-            distributed.all_reduce(
-                values, group=self.flags if values.device.type == "cpu" else None
+            self._reduce(
+                values,
+                distributed.ReduceOp.SUM,
+                self.flags if values.device.type == "cpu" else None,
             )
         return values
 
@@ -48,8 +50,18 @@ class Processes:
         if self.world == 1:
             return number
         value = torch.tensor(number)
-        distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self.flags)
+        self._reduce(value, distributed.ReduceOp.MAX, self.flags)
         return int(value.item())
+
+    def _reduce(self, values: torch.Tensor, by: Any, group: Any) -> None:
+        """Raises UserError when another process, or its host, is gone."""
+        try:
+            distributed.all_reduce(values, by, group=group)
+        except RuntimeError as error:
+            raise UserError(
+                f"process {self.rank} of {self.world} has lost the others "
+                f"({str(error).splitlines()[0]}); the same command goes on from the last checkpoint"
+            ) from error
 
     def same(self, number: int) -> bool:
         """Whether all processes have the same number; all call it and have the same answer."""
