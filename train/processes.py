@@ -60,7 +60,7 @@ class Processes:
         except RuntimeError as error:
             raise UserError(
                 f"process {self.rank} of {self.world} has lost the others "
-                f"({str(error).splitlines()[0]}); the same command goes on from the last checkpoint"
+                f"({first_line(error)}); the same command goes on from the last checkpoint"
             ) from error
 
     def same(self, number: int) -> bool:
