@@ -20,6 +20,7 @@ from torch import distributed
 from prep.program import UserError, first_line
 
 PATIENCE = datetime.timedelta(minutes=10)  # for the others, before a process gives them up
+GLOO = "/gloo/"  # in its errors, which are of no class of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +39,8 @@ class Processes:
     def add_up(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor over all processes, in place."""
         if self.world > 1:
-            self._reduce(
-                values,
-                distributed.ReduceOp.SUM,
-                self.flags if values.device.type == "cpu" else None,
+            distributed.all_reduce(
+                values, group=self.flags if values.device.type == "cpu" else None
             )
         return values
 
@@ -50,18 +49,8 @@ class Processes:
         if self.world == 1:
             return number
         value = torch.tensor(number)
-        self._reduce(value, distributed.ReduceOp.MAX, self.flags)
+        distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self.flags)
         return int(value.item())
-
-    def _reduce(self, values: torch.Tensor, by: Any, group: Any) -> None:
-        """Raises UserError when another process, or its host, is gone."""
-        try:
-            distributed.all_reduce(values, by, group=group)
-        except RuntimeError as error:
-            raise UserError(
-                f"process {self.rank} of {self.world} has lost the others "
-                f"({first_line(error)}); the same command goes on from the last checkpoint"
-            ) from error
 
     def same(self, number: int) -> bool:
         """Whether all processes have the same number; all call it and have the same answer."""
@@ -110,7 +99,10 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """This process among those of the run; nccl adds up on GPUs, gloo elsewhere."""
+    """This process among those of the run; nccl adds up on GPUs, gloo elsewhere.
+
+    Raises UserError when it cannot reach the others, or they are gone before the block ends.
+    """
     rank, world, local_rank = from_environment()
     if world == 1:
         yield Processes()
@@ -128,5 +120,12 @@ def joined(device: torch.device) -> Iterator[Processes]:
     try:
         flags = distributed.new_group(backend="gloo", timeout=PATIENCE)
         yield Processes(rank, world, local_rank, flags)
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and GLOO not in str(error):
+            raise
+        raise UserError(
+            f"process {rank} of {world} has lost the others ({first_line(error)}); the same "
+            "command goes on from the last checkpoint"
+        ) from error
     finally:
         distributed.destroy_process_group()
