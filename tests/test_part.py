@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import fcntl
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,6 +207,9 @@ def test_the_command_says_what_is_left(tmp_path: Path) -> None:
     said = CliRunner().invoke(app, [*command, "--part=1/2"]).output
     assert "part 1/2, 6 pictures; 2 of 5 units left by all parts" in said
     assert "the same command without --part finishes" in said
+    told = json.loads(CliRunner().invoke(app, [*command, "--part=1/2", "--json"]).stdout)
+    assert told["part"] == "1/2"
+    assert told["splits"]["train"] == {"done_now": 0, "units": 5, "missing": 2}
     assert CliRunner().invoke(app, [*command, "--part=1/2", "--dask=tcp://x:1"]).exit_code == 2
     assert "10 images, 0 rejected" in CliRunner().invoke(app, command).output
     again = CliRunner().invoke(app, [*command, "--part=2/2"]).output
