@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from prep import files, handover, npz, program
+from prep import files, handover, locks, npz, program
 from prep.handover import (
     Card,
     ClassEntry,
@@ -435,7 +435,8 @@ def test_the_companions_are_named_after_the_beton() -> None:
     [
         (handover, {"numpy", "prep", "prep.files", "prep.program"}),
         (npz, {"numpy", "prep.files", "prep.program"}),
-        (files, {"prep.program"}),
+        (files, {"prep.locks", "prep.program"}),
+        (locks, {"prep.program"}),
         (program, set()),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
