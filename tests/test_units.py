@@ -165,12 +165,15 @@ def test_a_dead_worker_ends_an_ordered_run_with_an_error(workers: OrderedWorkers
 
 
 def test_ordered_workers_are_started_once_and_end_when_closed(workers: OrderedWorkers) -> None:
-    first, second = ({pid for _, pid in workers.run(square, range(8))} for _ in range(2))
-    assert len(first | second) == 2
+    first = {pid for _, pid in workers.run(square, range(8))}
+    started = {process.pid for process in workers._processes}
+    second = {pid for _, pid in workers.run(square, range(8))}
+    assert first | second <= started  # one that is quick may do all of them
+    assert len(started) == 2
     next(workers.run(square, endless()))  # and is left early
     workers.close()
     ended = time.monotonic() + 10
-    while any(_runs(pid) for pid in first | second):
+    while any(_runs(pid) for pid in started):
         assert time.monotonic() < ended, "a worker goes on"
         time.sleep(0.1)
 
