@@ -4,7 +4,8 @@
 #   docker/demo.sh FOLDER [EPOCHS]
 #
 # By docker or, where there is none, as root by buildah with the images that docker/build.sh makes.
-# FOLDER, new or empty, is what the containers see as /data. EPOCHS: of the recipe demo, default 12; more of few pictures.
+# FOLDER, new or empty, is what the containers see as /data; the cluster's log lies there too.
+# EPOCHS: of the recipe demo, default 12.
 set -euo pipefail
 
 if [ $# = 0 ] || [ -n "$(ls -A "$1" 2>/dev/null)" ]; then
@@ -51,11 +52,11 @@ image prep prep write-beton prepared/train train.beton
 image prep prep write-beton prepared/val val.beton
 image prep prep verify train.beton
 
-image prep dask scheduler --no-dashboard --port 8786 &
+image prep dask scheduler --no-dashboard --port 8786 2>>"$data/cluster.log" &
 cluster+=($!)
 for _ in 1 2; do
     image prep dask worker tcp://127.0.0.1:8786 --nworkers 1 --nthreads 1 --no-dashboard \
-        --local-directory /tmp &
+        --local-directory /tmp 2>>"$data/cluster.log" &
     cluster+=($!)
 done
 image prep prep resize src by-dask --dask tcp://127.0.0.1:8786
