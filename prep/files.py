@@ -17,6 +17,7 @@ from pathlib import Path
 from prep.locks import lock_or_refuse, locked
 from prep.program import NO_ROOM, UserError
 
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system without hard links
 AT_THE_END = 1 << 16  # bytes to ask for where no more should be: much memory would take 40 us
 
 
@@ -73,6 +74,29 @@ def own_whole_file(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:  # a write names no file
             error.filename = str(path)
         raise
+
+
+def write_first(path: Path, text: str) -> None:
+    """Write a small file, unless it is there: of several processes, the first one's stays."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        make_durable(partial)
+        try:
+            path.hardlink_to(partial)
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if not path.exists():  # the next best thing
+                partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write names no file
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _can_go_on(error: BaseException) -> bool:

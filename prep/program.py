@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import sys
 import unicodedata
@@ -131,9 +132,12 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 def _fail(name: str, message: str, found: Mapping[str, Any] | None) -> NoReturn:
     """Exit 1; `found`: what standard output gets beside the message, None: nothing."""
-    if found is not None:
-        say_json({**found, "error": message})
     _print_failure(name, message)
+    if found is not None:
+        try:
+            say_json({**found, "error": message})
+        except BrokenPipeError:  # its reader has gone, and is not to be written to at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
 
 

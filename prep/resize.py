@@ -21,7 +21,7 @@ import numpy as np
 from prep import prepared
 from prep.claim import Claim, work_folder
 from prep.cluster import connected
-from prep.files import own_whole_file
+from prep.files import write_first
 from prep.finish import SplitSummary, already_done, check_splits, finish
 from prep.names import class_folders, folder_of
 from prep.pictures import pictures_of_runs, runs
@@ -102,24 +102,24 @@ def _prepare_split(
     rows_folder = work / split
     plan_file = rows_folder / "plan.json"
     begun = prepared.partial_folder(folder).exists()
-    if plan_file.exists():
-        refuse_other_plan(json.loads(plan_file.read_text()), wanted, rows_folder, finished=False)
-        if options.part is None:
-            for left in rows_folder.glob("*.partial"):  # of workers that were killed
-                left.unlink()
-        if options.layout == "tree":
-            _forget_lost_pictures(folder, rows_folder)
-    elif folder.exists():
+    planned = plan_file.exists()
+    if not planned and folder.exists():
         raise UserError(f"{folder} exists and was not made by this command; give another folder")
-    elif begun:  # seen before the look at the plan, which another part writes first
+    if not planned and begun:  # seen before the look at the plan, which another part writes first
         raise UserError(
             f"{prepared.partial_folder(folder)} was left by a run of which nothing else is known; "
             "remove it, or give another OUT"
         )
-    else:
+    if not planned:
         rows_folder.mkdir(exist_ok=True)
-        with own_whole_file(plan_file) as partial:
-            partial.write_text(json.dumps(wanted))
+        write_first(plan_file, json.dumps(wanted))
+    # Another part may have been first.
+    refuse_other_plan(json.loads(plan_file.read_text()), wanted, rows_folder, finished=False)
+    if planned and options.part is None:
+        for left in rows_folder.glob("*.partial"):  # of workers that were killed
+            left.unlink()
+    if planned and options.layout == "tree":
+        _forget_lost_pictures(folder, rows_folder)
 
     journal = Journal(rows_folder, len(source.splits[split].unit_bounds()) - 1)
     if not folder.exists():
@@ -164,7 +164,9 @@ def _run(source: Source, folder: Path, journal: Journal, claim: Claim, options: 
     missing = np.array([not journal.file(number).exists() for number in range(journal.units)])
     if options.part is not None:
         number, parts = options.part
-        missing &= np.arange(journal.units) % parts == number - 1
+        chosen = np.zeros_like(missing)
+        chosen[number - 1 :: parts] = True
+        missing &= chosen
     pictures = pictures_of_runs(source, folder.name, options.expected)
     total = None if pictures is None else int(pictures[missing].sum())
     units = (

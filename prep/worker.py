@@ -21,6 +21,8 @@ def refuse_unfit_workers(client: Any, files: Files) -> None:
     """Raises UserError naming a worker that has other code or does not see all `files`."""
     found: dict[str, Any] = client.run(complaint, code_version(), files, on_error="return")
     for address, answer in found.items():
+        if isinstance(answer, OSError):  # it has just left
+            continue
         wrong = without_prep(answer) if isinstance(answer, Exception) else answer
         if wrong:
             raise UserError(f"Dask worker {address} {wrong}")

@@ -117,3 +117,11 @@ def test_a_batch_larger_than_the_beton_is_refused(
 ) -> None:
     assert call("bench", "--beton", betons / "train.beton", *NARROW, "--batch", 19) == 1
     assert "has 18 images, fewer than a batch of 19" in capsys.readouterr().err
+
+
+def test_graphs_are_refused_before_anything_is_measured(
+    betons: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: pytest.fail("it measures"))
+    assert call("bench", "--beton", betons / "train.beton", *NARROW, *SHORT, "--graphs") == 1
+    assert "--graphs is for GPUs" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prep.files import check_regular, read_regular, whole_file, whole_folder
+from prep.files import check_regular, read_regular, whole_file, whole_folder, write_first
 from prep.program import UserError
 
 
@@ -202,3 +202,19 @@ def test_a_regular_file_is_read_and_nothing_else(tmp_path: Path) -> None:
                 read(path)
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "none")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_several_first_writes_the_first_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+
+        def refused(*_: object) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    write_first(tmp_path / "plan", "one")
+    write_first(tmp_path / "plan", "two")
+    assert (tmp_path / "plan").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["plan"]

@@ -309,3 +309,19 @@ def test_an_overflow_in_the_first_update_leaves_no_trace() -> None:
         torch.use_deterministic_algorithms(False)
     for name, values in network.state_dict().items():
         assert torch.equal(values, before[name]), name
+
+
+@pytest.mark.parametrize(
+    "name", ["paper", "demo", "steplr-100", "authors-2012", "caltech256-bn", "cifar10"]
+)
+def test_weights_gradients_and_velocities_lie_alike_in_memory(name: str) -> None:
+    """The fused update takes them place by place, whatever their strides say."""
+    recipe = load_recipe(name, ["width=0.05"])
+    network = networks.build(recipe, 3).to(memory_format=torch.channels_last)
+    sgd = optimiser.build(network, recipe)
+    images = torch.randn(2, 3, recipe.crop, recipe.crop)
+    network(images, 0, torch.arange(2)).sum().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None
+        velocity = sgd.state[parameter]["momentum_buffer"]
+        assert parameter.grad.stride() == velocity.stride() == parameter.stride(), key

@@ -214,3 +214,28 @@ def test_the_command_says_what_is_left(tmp_path: Path) -> None:
     assert "10 images, 0 rejected" in CliRunner().invoke(app, command).output
     again = CliRunner().invoke(app, [*command, "--part=2/2"]).output
     assert again.count("already prepared") == 2
+
+
+def test_of_parts_that_begin_at_once_with_other_options_one_is_refused(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one writes its plan between this one's look at it and its writing."""
+    real = resize.write_first
+
+    def second(path: Path, text: str) -> None:
+        if path.parent.name == "train":
+            real(path, text.replace('"side": 64', '"side": 32'))
+        real(path, text)
+
+    monkeypatch.setattr(resize, "write_first", second)
+    options = Options(settings=Settings(side=64), jobs=1, part=(1, 2))
+    with pytest.raises(UserError, match="was prepared with --size 32, this command says 64"):
+        resize.resize_part(source, tmp_path / "out", options)
+
+
+def test_there_may_be_more_parts_than_units(source: Source, tmp_path: Path) -> None:
+    options = Options(settings=Settings(side=64), jobs=1, part=(10**30, 10**30))
+    assert [each.done_now for each in resize.resize_part(source, tmp_path / "out", options)] == [
+        0,
+        0,
+    ]

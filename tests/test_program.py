@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -170,3 +171,20 @@ def test_a_png_option_takes_only_a_png_in_a_folder_that_exists(tmp_path: Path) -
 )
 def test_the_first_line_of_an_error_is_never_empty(error: Exception, line: str) -> None:
     assert first_line(error) == line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"), [(["recipes"], 0), (["eval", "nothing", "--beton", "x", "--json"], 1)]
+)
+def test_a_reader_that_has_gone_is_no_fault(arguments: list[str], lines: int) -> None:
+    script = "import time; time.sleep(0.5); from train.cli import main; main()"
+    program = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.close()
+    said = program.stderr.read().decode()
+    program.stderr.close()
+    assert program.wait() == 1
+    assert len(said.splitlines()) == lines, said

@@ -70,6 +70,7 @@ def bench(
     from train import bench as stage
     from train import start
     from train.device import choose_device
+    from train.processes import ALONE
     from train.screen import Screen
     from train.state import RunSettings
 
@@ -84,7 +85,9 @@ def bench(
         device=choose_device(device.value if device else None),
         workers=threads,
         feed=feed.value if feed else None,
+        computed="graphs" if graphs else "eager",
     )
+    start.check_graphs(run, ALONE)  # before what else is asked for is measured
     data = start.open_train_data(beton)
     precisions: list[Precision] = [chosen.precision]
     if precision:

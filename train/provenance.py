@@ -107,7 +107,7 @@ def read(path: Path) -> list[Start]:
                 "the program that wrote it, or remove the file"
             )
         return [_start(each) for each in values["starts"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged ({error}); remove it, which loses only what it says of the run's "
             "beginnings"

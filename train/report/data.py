@@ -40,10 +40,10 @@ def training_data(run: Run, named: Path | None) -> Dataset | Missing:
 
 def validation_data(run: Run, named: Path | None) -> Dataset | Missing:
     """Raises UserError when `named` cannot be used; it may be other data than the run looked at."""
-    known = run.starts[-1].val if run.starts else None
+    known = next((start.val for start in reversed(run.starts) if start.val), None)
     if named is None and run.starts and known is None:
         return Missing("The run had no validation data; --val-beton FILE.beton names some.")
-    wanted = None if named else run.checkpoint.val_pixels_id
+    wanted = None if named else run.checkpoint.val_pixels_id or None
     return _opened(run, named, known, "--val-beton", wanted)
 
 
