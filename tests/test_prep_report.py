@@ -19,10 +19,12 @@ from PIL import Image
 
 from prep import build, plan, resize
 from prep.images import RejectedImageError
+from prep.order import Order
 from prep.program import UserError
 from prep.report import charts, choice, originals, page, pictures
 from prep.report.contents import read_contents
 from prep.sources import find_source
+from prep.write import write_beton
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -157,6 +159,19 @@ def test_betons_of_build_show_their_samples(source: Path, tmp_path: Path) -> Non
     assert sides.count((256, 256)) >= 2 * 9 + 1  # both splits' samples and the mean image
     assert 'alt="original' in html
     assert json.loads((dest / "train.json").read_text())["sha256"] in html
+
+
+@pytest.mark.parametrize(("mode", "order"), [("raw", "class"), ("jpg", "shuffled")])
+def test_a_beton_whose_samples_are_not_the_rows_is_told(
+    mode: str, order: str, prepared_set: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(prepared_set, tmp_path / "out"))
+    seed = 0 if order == "shuffled" else None
+    write_beton(copy / "train", copy / "train.beton", mode, 1, Order(order, seed))
+    shutil.rmtree(copy / "train")
+    html = written(copy, tmp_path)
+    assert f"mode {mode}, order {order}" in html
+    assert "has changed" not in html
 
 
 def test_where_nothing_was_finished_the_rejects_are_shown(odd_source: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from prep import handover, prepared
 from prep.beton import Beton, open_beton
 from prep.handover import Card, Statistics
 from prep.images import EXTENSIONS
+from prep.order import CLASS
 from prep.place import Place, read_unchanged
 from prep.prepared import Row
 from prep.program import UserError
@@ -159,7 +160,7 @@ def _read_split(folder: Path) -> Split:
     plan = prepared.plan_of(folder)
     beton = None
     if not folder.is_dir():
-        beton = open_beton(folder.with_name(folder.name + ".beton"))
+        beton = _beton_of(folder, card)
     path = prepared.manifest_path(folder)
     parts: list[tuple[Any, ...]] = []
     codes: dict[str, int] = {}
@@ -185,6 +186,18 @@ def _read_split(folder: Path) -> Split:
             "the data again"
         )
     return Split(folder, card, plan, ok, labels, widths, heights, list(codes), kind_of, beton)
+
+
+def _beton_of(folder: Path, card: Card) -> Beton:
+    """The beton in the folder's place. Raises UserError when its samples are not the rows'."""
+    path = folder.with_name(folder.name + ".beton")
+    beton = open_beton(path)
+    if (card.mode, card.order) != ("jpg", CLASS):
+        raise UserError(
+            f"{folder} is gone, and {path} has not its JPEGs in the manifest's order (mode "
+            f"{card.mode}, order {card.order}); put {folder} back, or give DEST of `prep build`"
+        )
+    return beton
 
 
 def _kinds(batch: pa.RecordBatch) -> list[str]:
