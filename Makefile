@@ -6,7 +6,7 @@ python := $(root).venv/bin/python
 of_the_lock := --constraint requirements.lock --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --quiet
 
-.PHONY: setup demo test check format lock ffcv-wheel bench soak full-size large-beton large-loader
+.PHONY: setup demo test check format lock ffcv-wheel bench soak readme full-size large-beton large-loader
 
 setup:
 	@$(root)setup.sh
@@ -45,6 +45,9 @@ bench: setup  ## rates of prep on SRC=folder of originals, of the loader on BETO
 	@cd $(root) && $(python) -m benchmarks.bench_beton --out benchmarks/results/beton.json
 	@cd $(root) && $(python) -m benchmarks.bench_loader $(BETONS) \
 		--out benchmarks/results/loader.json
+
+readme: setup  ## the measured parts of README.md and docs/*.md, from benchmarks/results/
+	@cd $(root) && $(python) -m benchmarks.measured
 
 full-size: setup  ## resize 1,281,167 pictures, those in PICTURES repeated, killed halfway; 30 GB in WORK
 	@cd $(root) && $(python) -m benchmarks.full_size $(PICTURES) $(WORK) \

@@ -8,12 +8,14 @@ the same figures go to OUT/demo.json.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +26,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = Path(sys.executable).parent
 CLASSES, PER_CLASS, VAL_PER_CLASS = 10, 200, 50
 TRAIN_IMAGES, VAL_IMAGES = CLASSES * PER_CLASS, CLASSES * VAL_PER_CLASS
+PICTURES = {
+    "prepared images": "sheet.png",
+    "mean image": "mean.png",
+    "predictions": "predictions.png",
+}
 EPOCHS = load_recipe("demo").epochs
 
 
@@ -45,40 +52,47 @@ def main(out: Path) -> None:
     stage("sample", both, "prep", "sample", pictures, "--classes", CLASSES, "--per-class",
           PER_CLASS, "--val-per-class", VAL_PER_CLASS)  # fmt: skip
     stage("resize", both, "prep", "resize", pictures, prepared)
-    mean_png = out / "mean.png"
+    sheet_png, mean_png, predictions_png = (out / file for file in PICTURES.values())
     stage("stats", TRAIN_IMAGES, "prep", "stats", prepared / "train", "--png", mean_png)
     stage("write-beton train", TRAIN_IMAGES, "prep", "write-beton", prepared / "train", train_beton)
     stage("write-beton val", VAL_IMAGES, "prep", "write-beton", prepared / "val", val_beton)
-    sheet_png = out / "sheet.png"
     shell("prep", "inspect", train_beton, "--png", sheet_png)
     stage("train", EPOCHS * TRAIN_IMAGES, "train", "run", "--beton", train_beton, "--recipe",
           "demo", "--out", run)  # fmt: skip
     judged = stage("eval, ten views", VAL_IMAGES, "train", "eval", run, "--beton", val_beton,
                    "--views", 10)  # fmt: skip
     chosen = [sorted(folder.iterdir())[0] for folder in sorted((pictures / "val").iterdir())]
-    predictions_png = out / "predictions.png"
     stage("classify", len(chosen), "train", "classify", run, *chosen, "--png", predictions_png)
 
-    total = sum(seconds for _, seconds, _ in stages)
-    table = Table(title="make demo", title_justify="left")
+    figures = {name: {"seconds": seconds, "images": images} for name, seconds, images in stages}
+    report = {
+        "stages": figures,
+        "seconds": sum(seconds for _, seconds, _ in stages),
+        "eval": judged.strip().splitlines(),
+    }
+    print(transcript(report, out), end="")
+    (out / "demo.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def transcript(report: dict[str, Any], out: Path) -> str:
+    """What the demo shows at its end; its pictures lie in `out`."""
+    table = Table()
     table.add_column("stage")
     table.add_column("seconds", justify="right")
     table.add_column("images/s", justify="right")
-    for name, seconds, images in stages:
-        table.add_row(name, f"{seconds:.1f}", f"{images / seconds:,.0f}")
+    for name, figures in report["stages"].items():
+        seconds = figures["seconds"]
+        table.add_row(name, f"{seconds:.1f}", f"{figures['images'] / seconds:,.0f}")
     table.add_section()
-    table.add_row("all", f"{total:.1f}", "")
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(judged.strip(), soft_wrap=True)
-    console.print(f"chance would be {1 - 1 / CLASSES:.0%} top-1 error on {CLASSES} classes")
-    for name, path in (
-        ("prepared images", sheet_png), ("mean image", mean_png), ("predictions", predictions_png)
-    ):  # fmt: skip
-        console.print(f"{name}: {path}", soft_wrap=True)
-    figures = {name: {"seconds": seconds, "images": images} for name, seconds, images in stages}
-    report = {"stages": figures, "seconds": total, "eval": judged.strip().splitlines()}
-    (out / "demo.json").write_text(json.dumps(report, indent=1) + "\n")
+    table.add_row("all", f"{report['seconds']:.1f}", "")
+    text = io.StringIO()
+    Console(file=text, width=80).print(table)
+    lines = [
+        *report["eval"],
+        f"chance would be {1 - 1 / CLASSES:.0%} top-1 error on {CLASSES} classes",
+        *(f"{name}: {out / file}" for name, file in PICTURES.items()),
+    ]
+    return text.getvalue() + "\n".join(lines) + "\n"
 
 
 def shell(program: str, *arguments: object) -> tuple[float, str]:

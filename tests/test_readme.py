@@ -1,4 +1,4 @@
-"""The README's commands, run in an empty folder on drawn pictures: the whole line, end to end."""
+"""The commands of README and docs, run in an empty folder on drawn pictures, end to end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import measured
+
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = measured.pages()
+README = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 PROGRAMS = Path(sys.executable).parent
 # A minute's training in place of days: appended to the README's command.
 SMALL = "--recipe demo --out runs/paper --set epochs=1 --set width=0.1 --set warmup_epochs=0.1"
@@ -69,6 +72,21 @@ def test_the_readme_shows_every_command() -> None:
     }
     for command in ("prep verify", "prep inspect", "prep sample"):
         assert f"`{command} " in README
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_measured_parts_are_those_of_the_results(page: Path) -> None:
+    assert page.read_text(encoding="utf-8") == measured.filled(page)  # else: make readme
+
+
+def test_every_measured_part_is_shown() -> None:
+    assert sorted(re.findall(r"<!-- measured: (.+?) -->", README)) == sorted(measured.PARTS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_what_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
 
 
 def test_the_truncated_picture_is_rejected_and_named(folder: Path) -> None:
