@@ -1,8 +1,8 @@
 """One page of a beton: filled from prepared files, written, read back and checked.
 
-The read-back goes through the page cache: it shows that the file holds what was meant, every
-record where the layout says. That the disk keeps it is `prep verify`'s to see, once the cache has
-let go of it. Files, checksums and decoding leave Python to other threads meanwhile.
+The read-back comes from the disk where the file system allows that (prep.direct): it shows that the
+file holds what was meant, every record where the layout says. Files, checksums and decoding leave
+Python to other threads meanwhile.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Target:
     """The beton that is being written, and of what."""
 
     file: int  # descriptor of NAME.beton.partial
+    direct: int  # another one, past the page cache where that can be (prep.direct)
     split: PreparedSplit  # its samples in the beton's order
     mode: str
     decode: bool  # check that every JPEG decodes, not its frame header alone
@@ -37,8 +38,9 @@ class Target:
 def ensure_page(
     target: Target, page: Page, claimed: npt.NDArray[np.uint32], out: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.uint32], bool]:
-    """Make sure that a page is in the file; `out` [beton.PAGE_SIZE] gets its bytes.
+    """Make sure that a page is in the file; `out` gets its bytes.
 
+    out: uint8 [beton.PAGE_SIZE], aligned (prep.direct).
     claimed: the crc32s of its n samples by the journal, fewer when that does not have them all.
     Returns crc32 [n], and whether the page was there already.
     Raises UserError when a prepared file is missing or has changed, when a sample is no JPEG of
@@ -50,10 +52,10 @@ def ensure_page(
         crc32 = claimed
     else:
         _fill(target, page, target.split.places(samples.start, samples.stop), out)
-        write_at(target.file, out.data, page.start)
-        _read_back(target.file, page, out)
-        # The disk begins with it now, not when all is to be made durable: a tenth faster.
-        os.posix_fadvise(target.file, page.start, len(out), os.POSIX_FADV_DONTNEED)
+        write_at(target.direct, out.data, page.start)
+        _read_back(target.direct, page, out)
+        # If it went through the cache, the disk begins with it now: a tenth faster.
+        os.posix_fadvise(target.direct, page.start, len(out), os.POSIX_FADV_DONTNEED)
         crc32 = target.split.crc32[samples] if target.mode == "jpg" else _checksums(records)
     side = target.split.card.side
     for sample, record in zip(page.samples, records, strict=True):

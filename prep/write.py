@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from prep import beton, companions, images, prepared
 from prep.beton import Layout, Page
+from prep.direct import aligned, open_direct
 from prep.files import whole_file, write_at
 from prep.handover import Card, Records, Statistics
 from prep.journal import Journal
@@ -41,6 +42,7 @@ from prep.units import worker_count
 
 RAW_TOOL = "raw pixels"  # in a card: what decoded them
 MAX_THREADS = 8  # one thread takes the sha256, at 0.3 to 2 GB/s: more would wait for it
+WAITING = 2  # threads beside those at work: a disk that is written past the cache makes them wait
 AHEAD = 2  # pages that are done but not yet in the sha256
 
 
@@ -111,9 +113,9 @@ def write_split(
     sizes = split.sizes if mode == "jpg" else np.full(len(split), side * side * 3)
     layout = beton.plan_layout(sizes.astype(np.uint64))
     with contextlib.ExitStack() as card_comes_last, whole_file(path, resume=True) as partial:
-        file = os.open(partial, os.O_RDWR)
+        file, direct = os.open(partial, os.O_RDWR), open_direct(partial)
         try:
-            target = Target(file, split, mode, decode)
+            target = Target(file, direct, split, mode, decode)
             sha256, crc32, kept, journal = _write_file(target, layout, path.name, jobs)
             os.fdatasync(file)
             records = Records(layout.ptr, layout.size, crc32)
@@ -131,6 +133,7 @@ def write_split(
                 journal.cut_off()
                 beton.open_beton(partial)
         finally:
+            os.close(direct)
             os.close(file)
     return Written(card, statistics is not None, kept)
 
@@ -205,8 +208,8 @@ def _pages(
 
     The bytes are good until the next page is asked for.
     """
-    threads = min(worker_count(jobs), MAX_THREADS)
-    free = [np.empty(beton.PAGE_SIZE, np.uint8) for _ in range(threads + AHEAD)]
+    threads = min(worker_count(jobs) + WAITING, MAX_THREADS)
+    free = [aligned(beton.PAGE_SIZE) for _ in range(threads + AHEAD)]
     busy: collections.deque[
         tuple[Page, npt.NDArray[np.uint8], Future[tuple[npt.NDArray[np.uint32], bool]]]
     ] = collections.deque()

@@ -21,6 +21,7 @@ import pytest
 from conftest import fill_disk
 
 from prep import beton, handover, page, prepared, write
+from prep.direct import aligned
 from prep.files import whole_file
 from prep.handover import read_card, read_records, read_statistics
 from prep.journal import Journal
@@ -346,10 +347,11 @@ def test_what_reads_back_wrong_is_refused(
     """A disk that changes one byte between writing and reading."""
 
     def with_a_flip(file: int, data: memoryview, start: int) -> None:
-        changed = bytearray(data)
+        changed = aligned(len(data))
+        changed[:] = np.frombuffer(data, np.uint8)
         if start <= offset < start + len(changed):
             changed[offset - start] ^= 8
-        os.pwrite(file, changed, start)
+        os.pwrite(file, changed.data, start)
 
     monkeypatch.setattr(write, "write_at", with_a_flip)
     monkeypatch.setattr(page, "write_at", with_a_flip)

@@ -1,0 +1,44 @@
+"""Large files written and read past the page cache, where the file system allows that.
+
+What is written so is on the disk's way at once, and what is read back comes from the disk. Through
+the cache, a beton of 38 GB would push out what other programs have there, and each of its pages
+would first have to be found: on a virtual machine that cost more than all else.
+
+Memory, offsets and sizes have to be multiples of BLOCK.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK = 4096  # bytes; no disk's sectors are larger
+NOT_THERE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # of tmpfs, and of some over a network
+
+
+def open_direct(path: Path) -> int:
+    """Open a file for reading and writing past the page cache, or through it where need be."""
+    if not hasattr(os, "O_DIRECT"):  # not Linux
+        return os.open(path, os.O_RDWR)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_DIRECT)
+        try:
+            os.preadv(file, [aligned(BLOCK).data], 0)  # some refuse only then
+        except OSError:
+            os.close(file)
+            raise
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
+        return os.open(path, os.O_RDWR)
+    return file
+
+
+def aligned(size: int) -> npt.NDArray[np.uint8]:
+    """New memory, whose address is a multiple of BLOCK."""
+    return np.frombuffer(mmap.mmap(-1, size), np.uint8)
