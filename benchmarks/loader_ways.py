@@ -38,7 +38,7 @@ BATCHES = "imdecode into batches"
 MAPPED = "imdecode into batches, from a mapping"
 NEW_MAPPING = "imdecode into batches, from a mapping made anew: with its faults"
 SAMPLES = "read_samples: pread, crc32, imdecode into batches"
-AUGMENT = "the augmentation's kernel"
+AUGMENT = "the augmentation of a picture in the cache"
 
 OURS, THEIRS, PILLOW = "ours", "theirs", "pillow"
 
@@ -84,7 +84,7 @@ def parts(task: Task, dataset: Any, augment: Any, cores: int) -> dict[str, Way]:
     from ffcv import libffcv
     from numba import get_num_threads, njit, prange, set_num_threads
 
-    from train.augment import augment_batch
+    from train.augment import augment_image
     from train.crc32 import crc32
     from train.reading import Reading, read_samples, thread_number
 
@@ -136,13 +136,15 @@ def parts(task: Task, dataset: Any, augment: Any, cores: int) -> dict[str, Way]:
             read_samples(reading.file, chosen, nothing, *where, task.raw, scratch, pixels, status)
         return count
 
-    def augmentation(_: int) -> int:
-        for start in range(0, count, batch):
-            chosen = np.arange(start, min(start + batch, count))
-            augment_batch(pixels, crops, chosen, 0, augment.tables)
-        return count
+    @njit(nogil=True)
+    def augment_one(image: Any, crops: Any, count: int, run: Any) -> None:
+        for i in range(count):
+            augment_image(image, crops[i % len(crops)], i, 0, run)
 
-    ways |= {SAMPLES: samples, AUGMENT: augmentation}
+    ways |= {
+        SAMPLES: samples,
+        AUGMENT: whole(augment_one, pixels[0], crops, count, augment.tables),
+    }
     if task.raw:
         return ways
     data = np.fromfile(task.beton, np.uint8)

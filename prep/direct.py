@@ -17,18 +17,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-BLOCK = 4096  # bytes; no disk's sectors are larger
+BLOCK = 4096  # bytes; whole pages of memory, and what disks ask for
 NOT_THERE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # of tmpfs, and of some over a network
 
 
 def open_direct(path: Path) -> int:
-    """Open a file for reading and writing past the page cache, or through it where need be."""
-    if not hasattr(os, "O_DIRECT"):  # not Linux
-        return os.open(path, os.O_RDWR)
+    """Open a file for reading and writing past the page cache, or through it where need be.
+
+    The file should hold at least BLOCK bytes, so that this can be tried.
+    """
     try:
         file = os.open(path, os.O_RDWR | os.O_DIRECT)
         try:
-            os.preadv(file, [aligned(BLOCK).data], 0)  # some refuse only then
+            os.preadv(file, [aligned(BLOCK).data], 0)  # some refuse only then, if they have a block
         except OSError:
             os.close(file)
             raise
@@ -40,5 +41,6 @@ def open_direct(path: Path) -> int:
 
 
 def aligned(size: int) -> npt.NDArray[np.uint8]:
-    """New memory, whose address is a multiple of BLOCK."""
-    return np.frombuffer(mmap.mmap(-1, size), np.uint8)
+    """New memory of this process, whose address is a multiple of BLOCK."""
+    # Python's default would be memory that a forked process shares.
+    return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)

@@ -224,7 +224,18 @@ def write_at(file: int, data: memoryview, offset: int) -> None:
     """Write all of `data` into an open file: a nearly full disk takes a part before it refuses."""
     written = 0
     while written < len(data):
-        written += os.pwrite(file, data[written:], offset + written)
+        some = os.pwrite(file, data[written:], offset + written)
+        if some == 0:
+            raise OSError(errno.EIO, "it takes no more bytes, and does not say why")
+        written += some
+
+
+def read_at(file: int, out: memoryview, offset: int) -> int:
+    """Fill `out` from an open file; returns how many bytes that took, fewer at the file's end."""
+    read = 0
+    while read < len(out) and (some := os.preadv(file, [out[read:]], offset + read)):
+        read += some
+    return read
 
 
 def make_durable(path: Path) -> None:

@@ -208,6 +208,24 @@ def read_records(path: Path) -> Records:
     return found
 
 
+def read_records_of(beton: Path, card: Card) -> Records:
+    """The records beside a beton, which its card names by their sha256.
+
+    Raises UserError as read_records does, and when they are others.
+    """
+    path = records_path(beton)
+    if path.is_file():
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != card.records_sha256:
+            raise UserError(
+                f"{path} is not the file that {card_path(beton)} names (sha256 differs): "
+                "it has changed, or beton, card and records are not of one make; copy all three "
+                "again or write the beton again"
+            )
+    return read_records(path)
+
+
 # --------------------------------------------------------------------------- statistics
 
 STATISTICS = {

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from prep import images
 from prep.beton import Page
-from prep.files import write_at
+from prep.files import read_at, write_at
 from prep.place import Place, cannot_read, has_changed
 from prep.prepared import PreparedSplit
 from prep.program import UserError
@@ -28,8 +28,7 @@ from prep.scratch import scratch
 class Target:
     """The beton that is being written, and of what."""
 
-    file: int  # descriptor of NAME.beton.partial
-    direct: int  # another one, past the page cache where that can be (prep.direct)
+    file: int  # descriptor of NAME.beton.partial, past the page cache where it can be (prep.direct)
     split: PreparedSplit  # its samples in the beton's order
     mode: str
     decode: bool  # check that every JPEG decodes, not its frame header alone
@@ -52,10 +51,10 @@ def ensure_page(
         crc32 = claimed
     else:
         _fill(target, page, target.split.places(samples.start, samples.stop), out)
-        write_at(target.direct, out.data, page.start)
-        _read_back(target.direct, page, out)
+        write_at(target.file, out.data, page.start)
+        _read_back(target.file, page, out)
         # If it went through the cache, the disk begins with it now: a tenth faster.
-        os.posix_fadvise(target.direct, page.start, len(out), os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(target.file, page.start, len(out), os.POSIX_FADV_DONTNEED)
         crc32 = target.split.crc32[samples] if target.mode == "jpg" else _checksums(records)
     side = target.split.card.side
     for sample, record in zip(page.samples, records, strict=True):
@@ -81,7 +80,7 @@ def _is_there(
     file: int, page: Page, claimed: npt.NDArray[np.uint32], out: npt.NDArray[np.uint8]
 ) -> bool:
     return (
-        os.preadv(file, [out.data], page.start) == len(out)
+        read_at(file, out.data, page.start) == len(out)
         and not out[page.bounds[-1] :].any()
         and np.array_equal(_checksums(page.records(out.data)), claimed)
     )
@@ -133,7 +132,7 @@ def _read_into(place: Place, out: memoryview) -> None:
 
 def _read_back(file: int, page: Page, out: npt.NDArray[np.uint8]) -> None:
     found = scratch("read back", len(out))
-    size = os.preadv(file, [found.data], page.start)
+    size = read_at(file, found.data, page.start)
     if size == len(out) and np.array_equal(found.view(np.uint64), out.view(np.uint64)):
         return  # eight bytes at a time, in half the time
     differs = found[:size] != out[:size]

@@ -103,7 +103,7 @@ def _of_beton(path: Path) -> Samples:
 
     opened = beton.open_beton(path)
     card = handover.read_beton_card(path)
-    records = handover.read_records(handover.records_path(path))
+    records = handover.read_records_of(path, card)
     fitting = (
         np.array_equal(records.ptr, opened.layout.ptr)
         and np.array_equal(records.size, opened.layout.size)

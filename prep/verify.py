@@ -63,7 +63,7 @@ def verify(path: Path, jobs: int | None) -> Card:
     if not path.is_file():
         raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
     card = handover.read_beton_card(path)
-    records = _read_records(path, card)
+    records = handover.read_records_of(path, card)
     _check_statistics(path, card)
     layout = beton.plan_layout(records.size)
     digest = hashlib.sha256()
@@ -95,21 +95,6 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
-
-
-def _read_records(path: Path, card: Card) -> Records:
-    """The records beside a beton. Raises UserError when they are missing or not the card's."""
-    place = handover.records_path(path)
-    if place.is_file():
-        with place.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != card.records_sha256:
-            raise UserError(
-                f"{place} is not the file that {handover.card_path(path)} names (sha256 differs): "
-                "it has changed, or beton, card and records are not of one make; copy all three "
-                "again or write the beton again"
-            )
-    return handover.read_records(place)
 
 
 def _check_statistics(path: Path, card: Card) -> None:

@@ -42,7 +42,7 @@ from prep.units import worker_count
 
 RAW_TOOL = "raw pixels"  # in a card: what decoded them
 MAX_THREADS = 8  # one thread takes the sha256, at 0.3 to 2 GB/s: more would wait for it
-WAITING = 2  # threads beside those at work: a disk that is written past the cache makes them wait
+WAITING = 2  # threads beside a core's own: they wait for a disk that is written past the cache
 AHEAD = 2  # pages that are done but not yet in the sha256
 
 
@@ -113,10 +113,10 @@ def write_split(
     sizes = split.sizes if mode == "jpg" else np.full(len(split), side * side * 3)
     layout = beton.plan_layout(sizes.astype(np.uint64))
     with contextlib.ExitStack() as card_comes_last, whole_file(path, resume=True) as partial:
-        file, direct = os.open(partial, os.O_RDWR), open_direct(partial)
+        file = os.open(partial, os.O_RDWR)
         try:
-            target = Target(file, direct, split, mode, decode)
-            sha256, crc32, kept, journal = _write_file(target, layout, path.name, jobs)
+            target = Target(file, split, mode, decode)
+            sha256, crc32, kept, journal = _write_file(target, partial, layout, path.name, jobs)
             os.fdatasync(file)
             records = Records(layout.ptr, layout.size, crc32)
             with companions.written_beside(path, records, statistics) as records_sha256:
@@ -133,7 +133,6 @@ def write_split(
                 journal.cut_off()
                 beton.open_beton(partial)
         finally:
-            os.close(direct)
             os.close(file)
     return Written(card, statistics is not None, kept)
 
@@ -148,9 +147,9 @@ def _tools(card: Card, mode: str) -> dict[str, str]:
 
 
 def _write_file(
-    target: Target, layout: Layout, name: str, jobs: int | None
+    target: Target, partial: Path, layout: Layout, name: str, jobs: int | None
 ) -> tuple[str, npt.NDArray[np.uint32], int, Journal]:
-    """Write and check all of the file.
+    """Write and check all of the file `partial`, which `target` has open through the page cache.
 
     Returns its sha256, crc32 [N], how many samples were there, and the journal behind its end.
     """
@@ -160,16 +159,22 @@ def _write_file(
     journal = Journal(target.file, layout.file_size, len(split), plan)
     digest, crc32, kept = hashlib.sha256(head), np.empty(len(split), np.uint32), 0
     _write_checked(target.file, head, 0, "header or metadata")
-    with (
-        # Closed before the file is, so that no thread writes into another that gets its number.
-        contextlib.closing(_pages(target, layout, journal, jobs)) as pages,
-        progress(f"write {name}", len(split)) as report,
-    ):
-        for page, found, was_there, data in pages:
-            digest.update(data.data)
-            crc32[page.samples.start : page.samples.stop] = found
-            kept += len(found) if was_there else 0
-            report(len(found))
+    direct = open_direct(partial)
+    try:
+        with (
+            # Closed before the file is, so that no thread writes into another of its number.
+            contextlib.closing(
+                _pages(dataclasses.replace(target, file=direct), layout, journal, jobs)
+            ) as pages,
+            progress(f"write {name}", len(split)) as report,
+        ):
+            for page, found, was_there, data in pages:
+                digest.update(data.data)
+                crc32[page.samples.start : page.samples.stop] = found
+                kept += len(found) if was_there else 0
+                report(len(found))
+    finally:
+        os.close(direct)
     table = beton.table(layout)
     _write_checked(target.file, table, layout.table_start, "table")
     digest.update(table)
@@ -208,7 +213,7 @@ def _pages(
 
     The bytes are good until the next page is asked for.
     """
-    threads = min(worker_count(jobs) + WAITING, MAX_THREADS)
+    threads = min(worker_count(jobs) + (WAITING if jobs is None else 0), MAX_THREADS)
     free = [aligned(beton.PAGE_SIZE) for _ in range(threads + AHEAD)]
     busy: collections.deque[
         tuple[Page, npt.NDArray[np.uint8], Future[tuple[npt.NDArray[np.uint32], bool]]]

@@ -24,6 +24,7 @@ from prep.handover import Statistics
 from prep.sources import find_source
 
 if TYPE_CHECKING:
+    from train.augment import Tables
     from train.checkpoint import Checkpoint
     from train.recipe import Recipe
 
@@ -47,6 +48,20 @@ def jpeg_bytes(picture: Image.Image, quality: int = 92) -> bytes:
 def small_jpeg(seed: int, width: int = 40, height: int = 50) -> bytes:
     """A JPEG that differs with its seed."""
     return jpeg_bytes(smooth_picture(np.random.default_rng(seed), width, height))
+
+
+def augment_batch(
+    images_BSSC: npt.NDArray[np.uint8],
+    out_BHWC: npt.NDArray[np.float32],
+    samples_B: npt.NDArray[np.int64],
+    epoch: int,
+    run: Tables,
+) -> None:
+    """Each image of a batch augmented, compiled or as augment_image then is."""
+    from train import augment
+
+    for image, out, sample in zip(images_BSSC, out_BHWC, samples_B.tolist(), strict=True):
+        augment.augment_image(image, out, sample, epoch, run)
 
 
 def make_statistics(side: int) -> Statistics:

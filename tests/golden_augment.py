@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from prep.handover import Statistics
-from train.augment import augment_batch, tables
+from train.augment import augment_image, tables
 from train.augmentation import Augmentation
 
 GOLDEN = Path(__file__).with_suffix(".png")
@@ -50,7 +50,7 @@ def sheet() -> npt.NDArray[np.uint8]:
     run = tables(Augmentation(CROP, True, 0.1, SEED), statistics())
     crops = np.empty((EPOCHS, CROP, CROP, 3), np.float32)
     for epoch in range(EPOCHS):
-        augment_batch(picture()[None], crops[epoch : epoch + 1], np.array([SAMPLE]), epoch, run)
+        augment_image(picture(), crops[epoch], SAMPLE, epoch, run)
     pixels = np.clip(np.rint(crops + 118), 0, 255).astype(np.uint8)
     rows = pixels.reshape(EPOCHS // ROW, ROW, CROP, CROP, 3).swapaxes(1, 2)
     return rows.reshape(EPOCHS // ROW * CROP, ROW * CROP, 3)

@@ -1,27 +1,20 @@
-"""The training augmentation: against plain NumPy, its distribution, its purity, inside FFCV.
+"""The training augmentation: against plain NumPy, its distribution, its purity.
 
 Three ways are compared with one NumPy version: the kernel uncompiled, compiled, and as tensors.
 """
 
 import dataclasses
 
-import numba
 import numpy as np
 import pytest
 import torch
-from conftest import make_statistics
-from ffcv.fields import IntField, RGBImageField
-from ffcv.fields.basics import IntDecoder
-from ffcv.fields.rgb_image import SimpleRGBImageDecoder
-from ffcv.loader import Loader, OrderOption
-from ffcv.transforms import ToTensor
-from ffcv.writer import DatasetWriter
+from conftest import augment_batch, make_statistics
 from golden_augment import GOLDEN, sheet
 from PIL import Image
 
 from prep.program import UserError
 from train import augment
-from train.augment import Augment, augment_batch, draw, mirror_row, tables
+from train.augment import Augment, draw, mirror_row, tables
 from train.augment_device import DeviceAugment
 from train.augmentation import Augmentation, of_recipe
 from train.philox import COLOUR_NOISE, CROP_AND_MIRROR, philox4x32
@@ -117,7 +110,7 @@ def uncompiled(images, indices, what, statistics, epoch=EPOCH):
         indices = np.asarray(indices, np.int64)
         out = np.full((len(indices), what.crop, what.crop, 3), np.nan, np.float32)
         chosen = images[indices % len(images)]
-        augment_batch.py_func(chosen, out, indices.tolist(), epoch, tables(what, statistics))
+        augment_batch(chosen, out, indices, epoch, tables(what, statistics))
     return out
 
 
@@ -234,19 +227,6 @@ def test_same_pixels_for_any_split_and_order(pictures, statistics):
             np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_same_pixels_for_any_thread_count(pictures, statistics):
-    before = numba.get_num_threads()
-    try:
-        results = []
-        for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
-            numba.set_num_threads(threads)
-            results.append(compiled(pictures, np.arange(40), PAPER, statistics))
-    finally:
-        numba.set_num_threads(before)
-    for result in results:
-        np.testing.assert_array_equal(result, results[0])
-
-
 @pytest.mark.parametrize("way", [compiled, as_tensors])
 def test_noise_ends_with_its_epoch_and_so_does_the_divisor(pictures, statistics, way):
     noisy = dataclasses.replace(PAPER, noise_divisor=1.1)
@@ -318,72 +298,6 @@ def test_a_recipes_values_reach_the_augmentation():
 def test_32_epochs_of_a_picture_are_as_they_were():
     golden = np.asarray(Image.open(GOLDEN), np.int16)
     assert np.abs(sheet().astype(np.int16) - golden).max() <= 1  # a tie may round the other way
-
-
-# --------------------------------------------------------------------------- inside FFCV
-
-
-class _Indexed(torch.utils.data.Dataset):
-    """(image, index) pairs for FFCV's writer."""
-
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        return self.images[index], index
-
-
-@pytest.fixture(scope="module")
-def beton(pictures, tmp_path_factory):
-    path = tmp_path_factory.mktemp("augment") / "ten.beton"
-    fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
-    DatasetWriter(str(path), fields, num_workers=1).from_indexed_dataset(_Indexed(pictures))
-    return path
-
-
-def load(beton, operation, order, workers):
-    return Loader(
-        str(beton),
-        batch_size=4,
-        num_workers=workers,
-        order=order,
-        seed=0,
-        drop_last=False,
-        pipelines={
-            "image": [SimpleRGBImageDecoder(), operation, ToTensor()],
-            "label": [IntDecoder(), ToTensor()],
-        },
-    )
-
-
-@pytest.mark.parametrize(
-    ("order", "workers"), [(OrderOption.RANDOM, 1), (OrderOption.SEQUENTIAL, 2)]
-)
-def test_ffcv_loader_gives_each_sample_its_augmentation(
-    beton, pictures, statistics, order, workers
-):
-    workers = min(workers, numba.config.NUMBA_NUM_THREADS)
-    operation = Augment(PAPER, statistics)
-    loader = load(beton, operation, order, workers)
-    for epoch in (0, 7):
-        operation.epoch = epoch
-        seen = []
-        for batch, labels in loader:
-            indices = labels[:, 0].numpy()
-            np.testing.assert_array_equal(
-                batch.numpy(), compiled(pictures, indices, PAPER, statistics, epoch)
-            )
-            seen += indices.tolist()
-        assert sorted(seen) == list(range(10))  # two batches of 4, one of 2
-
-
-def test_mean_image_of_another_size_is_refused(beton, statistics):
-    small = dataclasses.replace(statistics, mean_image=statistics.mean_image[:36, :36])
-    with pytest.raises(UserError, match=r"\(40, 40, 3\).*\(36, 36, 3\)"):
-        load(beton, Augment(PAPER, small), OrderOption.SEQUENTIAL, 1)
 
 
 def test_crop_larger_than_the_image_is_refused(statistics):

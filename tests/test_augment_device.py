@@ -8,11 +8,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import make_statistics
+from conftest import augment_batch, make_statistics
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from prep.program import UserError
-from train.augment import augment_batch, draw, tables
+from train.augment import draw, tables
 from train.augment_device import DeviceAugment, draw_torch, to_side
 from train.augmentation import Augmentation
 from train.colour import deviation_axes, image_axes

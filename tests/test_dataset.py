@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -150,7 +151,9 @@ def test_stock_ffcv_files_with_other_fields_are_refused(beton: Path) -> None:
     change_card(beton, samples=2)
     table = Reader(str(beton)).alloc_table
     records = handover.Records(table["ptr"], table["size"], np.zeros(2, np.uint32))
-    handover.write_records(records, handover.records_path(beton))
+    path = handover.records_path(beton)
+    handover.write_records(records, path)
+    change_card(beton, records_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     message = refusal(lambda: open_dataset(beton), beton)
     assert "has fields ['picture', 'label'], expected image and label" in message
 
@@ -174,9 +177,13 @@ def test_a_damaged_companion_is_named(beton: Path) -> None:
 def test_records_of_another_beton_are_refused(beton: Path, betons: Path) -> None:
     path = handover.records_path(beton)
     shutil.copy(betons / "val.records.npz", path)
+    assert "not of one make" in refusal(lambda: open_dataset(beton), path)
+
+
+def test_a_card_with_another_number_of_samples_is_refused(beton: Path) -> None:
+    change_card(beton, samples=9)
     message = refusal(lambda: open_dataset(beton), beton)
-    assert "18 samples" in message
-    assert "9" in message
+    assert "the card names 9 samples, records.npz 18" in message
 
 
 def test_records_of_another_writing_are_refused(beton: Path) -> None:
@@ -190,7 +197,7 @@ def test_records_of_another_writing_are_refused(beton: Path) -> None:
 
 def test_the_card_of_another_beton_is_refused(beton: Path, betons: Path) -> None:
     shutil.copy(betons / "val.json", handover.card_path(beton))
-    refusal(lambda: open_dataset(beton), beton)
+    refusal(lambda: open_dataset(beton), handover.records_path(beton))
 
 
 def test_a_card_of_other_pixels_is_refused(beton: Path) -> None:

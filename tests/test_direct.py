@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -22,6 +23,28 @@ def test_memory_is_aligned_and_can_be_written(size: int) -> None:
     memory[:] = 7
     assert len(memory) == size
     assert memory.ctypes.data % BLOCK == 0
+
+
+def test_memory_is_not_shared_with_a_forked_process() -> None:
+    memory = aligned(8)
+    if (child := os.fork()) == 0:
+        memory[:] = 1
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert not memory.any()
+
+
+def test_a_file_is_opened_past_the_cache(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(BLOCK))
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_DIRECT))
+    except OSError:
+        pytest.skip("the tests' folder is on a file system that has no such files")
+    file = open_direct(path)
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    os.close(file)
+    assert flags & os.O_DIRECT
 
 
 def test_what_is_written_past_the_cache_is_read_by_all(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_the_order_is_that_of_seed_and_epoch(seventh_epoch: Collected) -> None:
 def test_images_do_not_depend_on_batch_size_or_threads(
     workers: int, train_set: Dataset, statistics: Statistics, seventh_epoch: Collected
 ) -> None:
-    batch = {1: 6, 2: 5, 3: 1, 4: 100}[workers]  # divides; does not; single; larger than the set
+    batch = {1: 1, 2: 5, 3: 6, 4: 100}[workers]  # single; does not divide; does; more than all
     other = collect(Batches(train_set, batch, workers, make_augment(statistics)).epoch(SEED, 7))
     assert other.sizes == [min(batch, SAMPLES - start) for start in range(0, SAMPLES, batch)]
     assert other.samples == seventh_epoch.samples
@@ -332,7 +332,7 @@ def test_an_epoch_after_a_broken_one_is_whole(sevens: Batches, seventh_epoch: Co
 
 
 class _FailsAt:
-    """Stands for Augment's function; raises at its n-th batch."""
+    """Stands for Reading's function; raises at its n-th batch."""
 
     with_indices = True
 
@@ -343,7 +343,7 @@ class _FailsAt:
         if self.left == 0:
             raise self.error
         self.left -= 1
-        return arrays[1]  # the output's memory
+        return arrays[0]  # the output's memory
 
 
 @pytest.mark.parametrize("good", [0, 1, 4])
@@ -351,7 +351,7 @@ def test_an_exception_in_the_pipeline_reaches_the_consumer(
     train_set: Dataset, statistics: Statistics, monkeypatch: pytest.MonkeyPatch, good: int
 ) -> None:
     error = RuntimeError("the decoder\nis out of ideas")
-    monkeypatch.setattr(Augment, "generate_code", lambda _self: _FailsAt(good, error))
+    monkeypatch.setattr(reading.Reading, "generate_code", lambda _self: _FailsAt(good, error))
     batches = Batches(train_set, 3, 1, make_augment(statistics))
     counted = 0
 
@@ -373,7 +373,7 @@ def test_an_exception_in_the_pipeline_reaches_the_consumer(
 def test_an_exception_without_words_is_named_by_its_type(
     train_set: Dataset, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Augment, "generate_code", lambda _self: _FailsAt(0, MemoryError()))
+    monkeypatch.setattr(reading.Reading, "generate_code", lambda _self: _FailsAt(0, MemoryError()))
     batches = Batches(train_set, 3, 1, make_augment(statistics))
     failure = within_time(lambda: list(batches.epoch(SEED, 0)))
     assert isinstance(failure, UserError)
@@ -428,7 +428,9 @@ def test_a_slow_consumer_is_no_stall(train_set: Dataset) -> None:
 def test_breaking_out_before_a_failure_ends_the_thread(
     train_set: Dataset, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Augment, "generate_code", lambda _self: _FailsAt(2, OSError("late")))
+    monkeypatch.setattr(
+        reading.Reading, "generate_code", lambda _self: _FailsAt(2, OSError("late"))
+    )
     batches = Batches(train_set, 3, 1, make_augment(statistics))
 
     def take_one() -> None:

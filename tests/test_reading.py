@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import augment_batch, make_statistics
 
 from prep import handover, images
 from prep.handover import Records
+from prep.program import UserError
 from train import reading
+from train.augment import Augment
+from train.augmentation import Augmentation
 from train.reading import Reading, SampleError
 
-SIDE = 256
+SIDE, CROP = 256, 224
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +33,21 @@ def beton(betons: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(betons / "train.beton", tmp_path / "copy.beton"))
 
 
-def read(path: Path, records: Records, samples: list[int], raw: bool = False) -> npt.NDArray[Any]:
-    operation = Reading(path, records, SIDE, raw)
+def augmenting() -> Augment:
+    return Augment(Augmentation(CROP, True, 0.1, 5), make_statistics(SIDE))
+
+
+def read(
+    path: Path,
+    records: Records,
+    samples: list[int],
+    raw: bool = False,
+    augment: Augment | None = None,
+) -> npt.NDArray[Any]:
+    operation = Reading(path, records, SIDE, raw, augment)
     out = np.zeros((len(samples), SIDE, SIDE, 3), np.uint8)
+    if augment is not None:
+        out = np.full((len(samples), CROP, CROP, 3), np.nan, np.float32)
     try:
         operation.generate_code()(out, None, np.array(samples, np.uint64))
     finally:
@@ -55,15 +71,34 @@ def test_pixels_are_those_of_the_record(beton: Path, records: Records) -> None:
         assert np.array_equal(pixels, images.decode_as_ffcv(data[start : start + size]))
 
 
+@pytest.mark.parametrize("epoch", [0, 9])
+def test_augmented_it_gives_what_augmenting_its_pixels_does(
+    beton: Path, records: Records, epoch: int
+) -> None:
+    samples, augment = [3, 0, 17, 3], augmenting()
+    augment.epoch = epoch
+    expected = np.empty((4, CROP, CROP, 3), np.float32)
+    pixels = read(beton, records, samples)
+    augment_batch(pixels, expected, np.array(samples), epoch, augment.tables)
+    assert np.array_equal(read(beton, records, samples, augment=augment), expected)
+
+
+def test_a_mean_image_of_another_side_is_refused(beton: Path, records: Records) -> None:
+    small = Augment(Augmentation(CROP, True, 0.1, 5), make_statistics(240))
+    with pytest.raises(UserError, match="the images are 256x256, the mean image is 240x240; use"):
+        Reading(beton, records, SIDE, False, small)
+
+
+@pytest.mark.parametrize("augment", [None, augmenting()])
 @pytest.mark.parametrize("place", [0, 1, 2, -1])
 def test_a_flipped_bit_is_named_with_sample_and_file(
-    beton: Path, records: Records, place: int
+    beton: Path, records: Records, place: int, augment: Augment | None
 ) -> None:
     start, size = int(records.ptr[7]), int(records.size[7])
     flip(beton, start + [0, 200, size // 2][place] if place >= 0 else start + size - 1)
     with pytest.raises(SampleError, match=rf"{beton}: sample 7 \({size} bytes from {start} on\)"):
-        read(beton, records, [1, 7, 2])
-    read(beton, records, [1, 6, 2])  # of the others nothing is said
+        read(beton, records, [1, 7, 2], augment=augment)
+    read(beton, records, [1, 6, 2], augment=augment)  # of the others nothing is said
 
 
 def test_a_file_that_became_shorter_is_no_crash(beton: Path, records: Records) -> None:
@@ -109,6 +144,9 @@ def test_raw_records_are_read_into_their_place(tmp_path: Path) -> None:
     checksums = np.array([reading.crc32(image.reshape(-1)) for image in pixels], np.uint32)
     of_raw = Records(ptr, size, checksums)
     assert np.array_equal(read(path, of_raw, [2, 0], raw=True), pixels[[2, 0]])
+    augment, expected = augmenting(), np.empty((2, CROP, CROP, 3), np.float32)
+    augment_batch(pixels[[2, 0]], expected, np.array([2, 0]), 0, augment.tables)
+    assert np.array_equal(read(path, of_raw, [2, 0], True, augment), expected)
     flip(path, 10 + SIDE * SIDE * 3 + 5)
     with pytest.raises(SampleError, match=r"sample 1 .*: its crc32"):
         read(path, of_raw, [0, 1], raw=True)
@@ -122,8 +160,8 @@ def test_the_samples_of_the_batch_under_way_are_known(beton: Path, records: Reco
     operation.close()
 
 
-def test_the_kernel_is_kept_on_disk() -> None:
+@pytest.mark.parametrize("kernel", [reading.read_samples, reading.read_augmented])
+def test_the_kernels_are_kept_on_disk(kernel: Any) -> None:
     """Functions called by address would keep numba from it."""
-    stats = reading.read_samples.stats
-    assert stats.cache_hits or stats.cache_misses
-    assert reading.read_samples._cache.cache_path
+    assert kernel.stats.cache_hits or kernel.stats.cache_misses
+    assert kernel._cache.cache_path

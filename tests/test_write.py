@@ -21,8 +21,8 @@ import pytest
 from conftest import fill_disk
 
 from prep import beton, handover, page, prepared, write
-from prep.direct import aligned
-from prep.files import whole_file
+from prep.direct import aligned, open_direct
+from prep.files import whole_file, write_at
 from prep.handover import read_card, read_records, read_statistics
 from prep.journal import Journal
 from prep.prepared import open_prepared
@@ -330,6 +330,35 @@ def test_a_prepared_file_of_another_size_is_refused(copy: Path, place: Path, mod
     with pytest.raises(UserError, match=r"n90000001_0.* is no 128x128 colour JPEG; run `prep res"):
         write_beton(copy / "train", place, mode, jobs=1)
     assert names_in(place.parent) == []
+
+
+def test_a_file_system_that_knows_the_cache_only_gets_the_same_bytes(
+    prepared_set: Path, betons: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "open_direct", lambda path: os.open(path, os.O_RDWR))
+    write_beton(prepared_set / "train", place, "jpg", jobs=1)
+    assert sha256_of(place) == sha256_of(betons / "train.beton")
+
+
+def test_pages_are_written_past_the_cache(
+    prepared_set: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    written: list[int] = []
+
+    def opening(path: Path) -> int:
+        opened.append(open_direct(path))
+        return opened[-1]
+
+    def writing(file: int, data: memoryview, offset: int) -> None:
+        written.append(file)
+        write_at(file, data, offset)
+
+    monkeypatch.setattr(write, "open_direct", opening)
+    monkeypatch.setattr(page, "write_at", writing)
+    write_beton(prepared_set / "train", place, "jpg", jobs=1)
+    assert len(opened) == 1
+    assert set(written) == set(opened)
 
 
 @pytest.mark.parametrize(

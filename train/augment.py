@@ -4,8 +4,8 @@ What happens to an image follows from (seed, epoch, sample index) alone, so it d
 threads, batches, the number of GPUs or restarts (invariant 7 of the design). Takes uint8 RGB
 images [S,S,3] as FFCV decodes them, gives float32 [crop,crop,3] in grey levels: the pixel less the
 training set's mean, plus the image's colour noise, over the noise's divisor. This is the CPU's
-way, a numba kernel; train/augment_device.py has the same as tensor operations, and
-train/augmentation.py says what there is to choose.
+way, a numba kernel that train/reading.py calls for each sample; train/augment_device.py has the
+same as tensor operations, and train/augmentation.py says what there is to choose.
 
 Sources: paper sections 2 (mean activity) and 4.1 (crops, reflections, colour noise), and where
 they differ the authors' code of 2012, convdata.py, class CroppedImageNetDP.
@@ -13,22 +13,19 @@ they differ the authors' code of 2012, convdata.py, class CroppedImageNetDP.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from ffcv.pipeline.allocation_query import AllocationQuery
-from ffcv.pipeline.operation import Operation
-from ffcv.pipeline.state import State
-from numba import njit, prange
+from numba import njit
 
 from prep.handover import Statistics
 from prep.program import UserError
+from train import colour, philox
 from train.augmentation import Augmentation, mean_picture
 from train.colour import image_axes, noise_axes
+from train.kept import made_of
 from train.philox import COLOUR_NOISE, CROP_AND_MIRROR, TWO_TO_32, WORD, key_words, philox4x32
 
 
@@ -75,6 +72,7 @@ def tables(augmentation: Augmentation, statistics: Statistics) -> Tables:
 
 
 @njit(nogil=True, cache=True)
+@made_of(philox)
 def draw(
     seed: int, epoch: int, index: int, positions: int, sigma: float, share: int = 1
 ) -> tuple[int, int, bool, tuple[float, float, float]]:
@@ -111,6 +109,7 @@ def mirror_row(pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> Non
 
 
 @njit(nogil=True, cache=True)
+@made_of(colour, philox)
 def augment_image(
     image_SSC: npt.NDArray[np.uint8],
     out_HWC: npt.NDArray[np.float32],
@@ -161,57 +160,11 @@ def augment_image(
                 row[i] = (np.float32(pixels[i]) - means[i] + noise[i]) * scale
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def augment_batch(
-    images_BSSC: npt.NDArray[np.uint8],
-    out_BHWC: npt.NDArray[np.float32],
-    indices_B: npt.NDArray[np.int64],
-    epoch: int,
-    run: Tables,
-) -> None:
-    """augment_image for each image of a batch; `indices_B` are their indices in the data set."""
-    for b in prange(len(indices_B)):
-        augment_image(images_BSSC[b], out_BHWC[b], indices_B[b], epoch, run)
-
-
-class Augment(Operation):  # type: ignore[misc]
-    """FFCV operation: uint8 [S,S,3] images in, float32 [crop,crop,3] out; ToTensor comes next.
-
-    Set `epoch` before each pass over the loader. FFCV compiles its own operations with constants
-    frozen in; this one stays outside, so that the epoch counts when a batch is made.
-    """
+class Augment:
+    """What the loader's threads augment with. Set `epoch` before each pass over the loader."""
 
     def __init__(self, augmentation: Augmentation, statistics: Statistics) -> None:
         """Raises UserError as `tables` does."""
-        super().__init__()
         self.crop, self.side = augmentation.crop, statistics.side
         self.tables = tables(augmentation, statistics)
         self.epoch = 0
-
-    def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
-        """Raises UserError when the mean image is of another size."""
-        expected = (self.side, self.side, 3)
-        if tuple(previous_state.shape) != expected:
-            raise UserError(
-                f"the images are {tuple(map(int, previous_state.shape))}, the mean image is "
-                f"{expected}; use the statistics of the training data"
-            )
-        shape, dtype = (self.crop, self.crop, 3), np.dtype(np.float32)
-        state = dataclasses.replace(previous_state, jit_mode=False, shape=shape, dtype=dtype)
-        return state, AllocationQuery(shape, dtype)
-
-    def generate_code(self) -> Callable[..., npt.NDArray[np.float32]]:
-        def augment(
-            images_BSSC: npt.NDArray[np.uint8],
-            out_BHWC: npt.NDArray[np.float32],
-            indices_B: npt.NDArray[np.integer],
-        ) -> npt.NDArray[np.float32]:
-            augment_batch(
-                images_BSSC, out_BHWC, indices_B.astype(np.int64), self.epoch, self.tables
-            )
-            return out_BHWC
-
-        # FFCV passes the batch's sample indices to a function that says so.
-        code: Any = augment
-        code.with_indices = True
-        return augment

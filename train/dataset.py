@@ -56,7 +56,7 @@ def open_dataset(path: Path) -> Dataset:
         raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
     _check_header(path)
     card = handover.read_beton_card(path)
-    records = handover.read_records(handover.records_path(path))
+    records = handover.read_records_of(path, card)
     if len(records.ptr) != card.samples or card.samples == 0:
         raise UserError(
             f"{path}: the card names {card.samples} samples, records.npz {len(records.ptr)}; "

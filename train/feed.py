@@ -18,7 +18,7 @@ import torch
 
 from prep.handover import Statistics
 from prep.program import UserError, first_line
-from train import augment, reading
+from train import reading
 from train.augment import Augment
 from train.augment_device import DeviceAugment
 from train.augmentation import Augmentation
@@ -124,5 +124,5 @@ def compiled_if_possible(augment: DeviceAugment, stored_BSSC: torch.Tensor) -> t
 
 def compiled_now() -> bool:
     """Whether this process had to compile a kernel that it has used, not on disk by then."""
-    kernels: list[Any] = [reading.read_samples, augment.augment_batch]
+    kernels: list[Any] = [reading.read_samples, reading.read_augmented]
     return any(kernel.stats.cache_misses for kernel in kernels)

@@ -2,7 +2,8 @@
 
 Two ways to feed a network (`feed`), with equal values to rounding:
 
-- cpu: the loader's threads augment; a batch is float32 [B,3,crop,crop], channels last.
+- cpu: the loader's threads augment each picture as they decode it; a batch is float32
+  [B,3,crop,crop], channels last.
 - gpu: a batch is the stored pixels, uint8 [B,S,S,3], on the device; train.augment_device makes the
   rest of them there. Evaluation is always like this: its views are cut from one decoded picture.
 
@@ -84,7 +85,9 @@ class Batches:
         self._device = device or torch.device("cpu")
         self._rank, self._world, self._stall = rank, world, stall
         card = dataset.card
-        self._reading = Reading(dataset.path, dataset.records, card.side, card.mode == "raw")
+        self._reading = Reading(
+            dataset.path, dataset.records, card.side, card.mode == "raw", augment
+        )
         self._loader = self._make_loader(workers)
         self._pipeline = PipelineThread(workers)
         weakref.finalize(self, self._pipeline.stop)
@@ -113,8 +116,10 @@ class Batches:
     def _make_loader(self, workers: int) -> Any:
         """FFCV's, around operations that need no compiling but numba's own, kept on disk."""
         side, threads = self._dataset.card.side, torch.get_num_threads()
-        made_here = [] if self._augment is None else [self._augment]
-        images = [self._reading, *made_here, ToTensor()]
+        memory = Buffer((side, side, 3), np.uint8)
+        if self._augment is not None:
+            memory = Buffer((self._augment.crop, self._augment.crop, 3), np.float32)
+        images = [self._reading, ToTensor()]
         labels = [Labels(self._dataset.labels), ToTensor()]
         ahead = ReadAhead(self._reading, self._order, self._dataset.pages, self._dataset.page_size)
         if self._device.type != "cpu":
@@ -133,7 +138,7 @@ class Batches:
                 drop_last=False,
                 batches_ahead=AHEAD,
                 pipelines={
-                    "image": PipelineSpec("image", Buffer((side, side, 3), np.uint8), images),
+                    "image": PipelineSpec("image", memory, images),
                     "label": PipelineSpec("label", Buffer((2,), np.int64), labels),
                 },
             )
@@ -141,8 +146,8 @@ class Batches:
             Compiler.set_enabled(True)
             ffcv_loader.OSCacheManager = its_own
             torch.set_num_threads(threads)  # FFCV sets torch's to its own number of workers
-        memory = loader.graph.allocate_memory(loader.batch_size, AHEAD + 2)
-        loader.graph.allocate_memory = lambda *_: memory  # once, not for every epoch
+        buffers = loader.graph.allocate_memory(loader.batch_size, AHEAD + 2)
+        loader.graph.allocate_memory = lambda *_: buffers  # once, not for every epoch
         return loader
 
     def _run(self, order: Order, first_step: int) -> Generator[Batch, None, None]:

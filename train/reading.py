@@ -1,10 +1,11 @@
-"""From samples' numbers to their pixels, each record checked: the loader's first stage.
+"""From samples' numbers to their pixels, each record checked: what the loader's threads do.
 
 Takes the places, sizes and crc32s of a beton's records and a batch's sample indices [B]; fills
-uint8 [B,S,S,3] RGB. Every thread of numba reads a record (pread), compares its crc32, and decodes
-it with FFCV's own function into its place in the batch, so that the pixels are those of FFCV's
-decoder, which itself would take a damaged record for stale pixels, and a file that became shorter
-for a crash. The kernel is kept on disk once it is compiled.
+uint8 [B,S,S,3] RGB, or float32 [B,crop,crop,3], augmented. Every thread of numba reads a record
+(pread), compares its crc32, and decodes it with FFCV's own function, so that the pixels are those
+of FFCV's decoder, which itself would take a damaged record for stale pixels, and a file that became
+shorter for a crash. Where it also augments, it does so at once, while its core's cache still has
+the pixels. The kernels are kept on disk once they are compiled.
 
 The functions called by address, imdecode of FFCV and pread of the C library, go by name: that is
 what lets numba keep a kernel that calls them.
@@ -34,7 +35,12 @@ from numba.np.ufunc import parallel
 
 from prep.handover import Records
 from prep.program import UserError
+from train import augment as augmenting
+from train import colour, philox
+from train import crc32 as checksum
+from train.augment import Augment, Tables, augment_image
 from train.crc32 import crc32
+from train.kept import made_of
 
 # What became of a sample.
 WAITING, READ, UNREADABLE, CUT_SHORT, DAMAGED, UNDECODABLE = range(6)
@@ -57,6 +63,7 @@ _imdecode: Any = types.ExternalFunction(  # of a JPEG and pixels: addresses, byt
 
 
 @njit(parallel=True, nogil=True, cache=True)
+@made_of(checksum)
 def read_samples(
     file: int,
     samples: npt.NDArray[np.int64],
@@ -73,32 +80,79 @@ def read_samples(
 
     file: a descriptor; ptr, size, checksums [N]: of all records; scratch: [threads, largest size].
     """
-    side = out.shape[1]
     for b in prange(len(samples)):
-        if ADVISES and b < len(ahead):
-            _advise(file, np.int64(ptr[ahead[b]]), np.int64(size[ahead[b]]), WILL_NEED)
-        sample = samples[b]
-        length = np.uintp(size[sample])
-        record = out[b].reshape(-1) if raw else scratch[thread_number()]
-        got = _pread(file, record.ctypes.data, length, np.int64(ptr[sample]))
-        if got < 0:
-            status[b] = UNREADABLE
-        elif np.uintp(got) != length:
-            status[b] = CUT_SHORT
-        elif crc32(record[:length]) != checksums[sample]:
-            status[b] = DAMAGED
-        elif (
-            not raw
-            and _imdecode(
-                record.ctypes.data,
-                length,
-                *(side, side, out[b].ctypes.data, side, side, 0, 0, 1, 1, 0, 0),
-            )
-            != 0
-        ):
-            status[b] = UNDECODABLE
-        else:
-            status[b] = READ
+        if b < len(ahead):
+            ask_for(file, ahead[b], ptr, size)
+        room = scratch[thread_number()]
+        status[b] = read_sample(file, samples[b], ptr, size, checksums, raw, room, out[b])
+
+
+@njit(parallel=True, nogil=True, cache=True)
+@made_of(augmenting, colour, philox, checksum)
+def read_augmented(
+    file: int,
+    samples: npt.NDArray[np.int64],
+    ahead: npt.NDArray[np.int64],
+    ptr: npt.NDArray[np.uint64],
+    size: npt.NDArray[np.uint64],
+    checksums: npt.NDArray[np.uint32],
+    raw: bool,
+    scratch: npt.NDArray[np.uint8],
+    pixels: npt.NDArray[np.uint8],
+    epoch: int,
+    run: Tables,
+    out: npt.NDArray[np.float32],
+    status: npt.NDArray[np.uint8],
+) -> None:
+    """As read_samples, augmented for `epoch` (train.augment): out [B,crop,crop,3].
+
+    pixels: [threads,S,S,3], scratch as well.
+    """
+    for b in prange(len(samples)):
+        if b < len(ahead):
+            ask_for(file, ahead[b], ptr, size)
+        room, image = scratch[thread_number()], pixels[thread_number()]
+        status[b] = read_sample(file, samples[b], ptr, size, checksums, raw, room, image)
+        if status[b] == READ:
+            augment_image(image, out[b], samples[b], epoch, run)
+
+
+@njit(nogil=True, cache=True)
+def ask_for(
+    file: int, sample: int, ptr: npt.NDArray[np.uint64], size: npt.NDArray[np.uint64]
+) -> None:
+    """Tell the system that a sample is soon to be read."""
+    if ADVISES:
+        _advise(file, np.int64(ptr[sample]), np.int64(size[sample]), WILL_NEED)
+
+
+@njit(nogil=True, cache=True)
+@made_of(checksum)
+def read_sample(
+    file: int,
+    sample: int,
+    ptr: npt.NDArray[np.uint64],
+    size: npt.NDArray[np.uint64],
+    checksums: npt.NDArray[np.uint32],
+    raw: bool,
+    room: npt.NDArray[np.uint8],
+    pixels: npt.NDArray[np.uint8],
+) -> int:
+    """Fill pixels [S,S,3]; returns what became of it. room: for the record, if it is a JPEG."""
+    side = pixels.shape[0]
+    length = np.uintp(size[sample])
+    record = pixels.reshape(-1) if raw else room
+    got = _pread(file, record.ctypes.data, length, np.int64(ptr[sample]))
+    if got < 0:
+        return UNREADABLE
+    if np.uintp(got) != length:
+        return CUT_SHORT
+    if crc32(record[:length]) != checksums[sample]:
+        return DAMAGED
+    crop = side, side, pixels.ctypes.data, side, side, 0, 0, 1, 1, 0, 0
+    if not raw and _imdecode(record.ctypes.data, length, *crop) != 0:
+        return UNDECODABLE
+    return READ
 
 
 class SampleError(UserError):
@@ -106,14 +160,25 @@ class SampleError(UserError):
 
 
 class Reading(Operation):  # type: ignore[misc]
-    """FFCV operation: the buffer of a batch in, the same filled with pixels out."""
+    """FFCV operation: the buffer of a batch in, the same filled with pixels out.
 
-    def __init__(self, path: Path, records: Records, side: int, raw: bool) -> None:
+    With `augment`, with the augmented pixels of the epoch that it is set to.
+    """
+
+    def __init__(
+        self, path: Path, records: Records, side: int, raw: bool, augment: Augment | None = None
+    ) -> None:
+        """Raises UserError when the mean image of `augment` is of another side."""
         super().__init__()
-        self.path, self.records, self.raw = path, records, raw
-        self.shape = (side, side, 3)
+        if augment is not None and augment.side != side:
+            raise UserError(
+                f"the images are {side}x{side}, the mean image is {augment.side}x{augment.side}; "
+                "use the statistics of the training data"
+            )
+        self.path, self.records, self.raw, self._augment = path, records, raw, augment
         threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         self._scratch = np.empty((threads, 0 if raw else int(records.size.max())), np.uint8)
+        self._pixels = np.empty((0 if augment is None else threads, side, side, 3), np.uint8)
         self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.close = weakref.finalize(self, os.close, self.file)
         self.samples = np.empty(0, np.int64)  # of the batch that is being read
@@ -123,25 +188,22 @@ class Reading(Operation):  # type: ignore[misc]
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, None]:
         return replace(previous_state, jit_mode=False), None
 
-    def generate_code(self) -> Callable[..., npt.NDArray[np.uint8]]:
+    def generate_code(self) -> Callable[..., npt.NDArray[Any]]:
+        records, augment = self.records, self._augment
+        where: tuple[Any, ...]
+        where = records.ptr, records.size, records.crc32, self.raw, self._scratch
+
         def read(
-            out: npt.NDArray[np.uint8], _: None, indices: npt.NDArray[np.integer]
-        ) -> npt.NDArray[np.uint8]:
+            out: npt.NDArray[Any], _: None, indices: npt.NDArray[np.integer]
+        ) -> npt.NDArray[Any]:
             self.status = np.full(len(indices), WAITING, np.uint8)
             self.samples = indices.astype(np.int64)
-            records = self.records
-            read_samples(
-                self.file,
-                self.samples,
-                self.ahead,
-                records.ptr,
-                records.size,
-                records.crc32,
-                self.raw,
-                self._scratch,
-                out,
-                self.status,
-            )
+            wanted: tuple[Any, ...] = self.file, self.samples, self.ahead
+            if augment is None:
+                read_samples(*wanted, *where, out, self.status)
+            else:
+                how: tuple[Any, ...] = self._pixels, augment.epoch, augment.tables
+                read_augmented(*wanted, *where, *how, out, self.status)
             if (self.status != READ).any():
                 raise self._failure()
             return out
