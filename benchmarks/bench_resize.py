@@ -14,6 +14,9 @@ ours with the sha256 and crc32 that go into the manifest; nothing waits for the 
 what a worker of `prep resize` does: the same, then one syncfs for all its pictures and their rows
 written, synced and renamed.
 
+"the resize alone" is of pixels in memory: ours, and torch's for uint8 tensors, which torchvision's
+Resize calls and which a worker pays two seconds and half a gigabyte for.
+
 img2dataset is no dependency: name the site-packages folder of an environment that has it.
 """
 
@@ -65,6 +68,7 @@ TORCHVISION = "torchvision on PIL, file to file"
 TURBO = "prep turbo, file to file"
 UNIT = "prep turbo, a unit of `prep resize`"
 FLOORS = ("decode + encode", "decode + encode, buffer reused")
+RESIZES = "the resize alone, prep turbo", "the resize alone, torch's uint8 antialiased bilinear"
 IMG2DATASET = "img2dataset's resizer, in memory"
 
 
@@ -82,6 +86,7 @@ class Ways:
             builder.add(str(path.absolute()).removeprefix("/"), 0, path.stat().st_size)
         self.entries = builder.build()
         self.pixels: list[Pixels] = []  # prepared, for the floors to encode
+        self.decoded: list[Pixels] = []
         self.buffer = np.empty(64 << 20, np.uint8)
         self.by_name: dict[str, Callable[[], None]] = {
             "decode": functools.partial(self.decode, False),
@@ -89,6 +94,8 @@ class Ways:
             FLOORS[0]: functools.partial(self.decode_encode, False),
             FLOORS[1]: functools.partial(self.decode_encode, True),
             TORCHVISION: self.torchvision,
+            RESIZES[0]: self.resize,
+            RESIZES[1]: self.torch_resize,
         }
         for backend in BACKENDS:
             settings = Settings(backend=backend)
@@ -110,6 +117,33 @@ class Ways:
         for data, pixels in zip(self.data, self.pixels, strict=True):
             simplejpeg.decode_jpeg(data, "RGB", buffer=self.buffer if reuse else None)
             simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorsubsampling="420")
+
+    def originals(self) -> list[Pixels]:
+        """Some decoded originals, [H,W,4]; decoded once, 32 of them: a share of all is 700 MB."""
+        if not self.decoded:
+            self.decoded = [simplejpeg.decode_jpeg(data, "RGBX") for data in self.data[:32]]
+        return self.decoded
+
+    def resize(self) -> None:
+        for number in range(len(self.data)):
+            scale.turbo(self.originals()[number % len(self.decoded)], SIDE, "crop")
+
+    def torch_resize(self) -> None:
+        """The whole picture, as torchvision's Resize on a tensor does it; the crop is a view."""
+        import torch
+        from torch.nn.functional import interpolate
+
+        torch.set_num_threads(1)
+        for number in range(len(self.data)):
+            pixels = self.originals()[number % len(self.decoded)][..., :3]
+            height, width = pixels.shape[:2]
+            scale_by = SIDE / min(height, width)
+            interpolate(
+                torch.from_numpy(pixels).permute(2, 0, 1)[None],
+                size=(int(height * scale_by), int(width * scale_by)),
+                mode="bilinear",
+                antialias=True,
+            )
 
     def torchvision(self) -> None:
         from torchvision import transforms
@@ -295,6 +329,7 @@ def measure(paths: list[Path], rounds: int, out: Path, img2dataset: Path | None)
                 for way in ("prep turbo, in memory", TURBO, UNIT)
                 for floor in FLOORS
             },
+            f"{RESIZES[0]} / {RESIZES[1]}": ratio(RESIZES[0], 1, RESIZES[1], 1),
             f"{UNIT}, 2 workers / 1": ratio(UNIT, 2, UNIT, 1),
             f"{TURBO}, 2 workers / 1": ratio(TURBO, 2, TURBO, 1),
         },

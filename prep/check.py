@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from prep.units import run_units
 
 LISTED_AT_ONCE = 1 << 16  # pictures
 MEGABYTE = 10**6  # bytes
+_WNID_AGAIN = re.compile(r"_n\d{8}(?=\.\w+$)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +180,13 @@ def look_at(unit: _Unit) -> tuple[npt.NDArray[np.int32], list[str]]:
                 f"{path}: {unit.entries.names[0]} {error}; get the archive again"
             ) from error
         labels = np.full(len(names), label, np.int32)
-    found = (unit.known.get(name.rpartition("/")[2]) for name in names)
+    found = (unit.known.get(_own_name(name)) for name in names)
     return labels, [kind for kind in found if kind]
+
+
+def _own_name(name: str) -> str:
+    """A picture's file name as ImageNet has it; Hugging Face's ends in its wnid again."""
+    return _WNID_AGAIN.sub("", name.rpartition("/")[2])
 
 
 def check_md5s(source: Source, manifest: Manifest) -> Iterator[tuple[str, bool]]:

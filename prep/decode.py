@@ -106,12 +106,9 @@ def to_image(data: bytes, limits: Limits) -> tuple[Image.Image, str]:
         kind = f"{image.format} {image.mode}"
         check_size(image.width, image.height, limits.max_pixels)
         _load(image, data, limits)
-        exif = image.getexif() if limits.upright else Image.Exif()
-        if image.format == "AVIF":  # Pillow puts the format's own turn into the EXIF bytes
-            exif = Image.Exif()
-            exif.load(image.info.get("exif", b""))
-        orientation = exif.get(EXIF_ORIENTATION, 1)
-        return _turned_image(_to_rgb(image), orientation), kind
+        # Of an AVIF always: Pillow puts the format's own turn into the EXIF bytes.
+        turned = limits.upright or image.format == "AVIF"
+        return _turned_image(_to_rgb(image), _exif_orientation(image) if turned else 1), kind
 
 
 @contextlib.contextmanager
@@ -197,7 +194,21 @@ def _orientation_of(jpeg: bytes) -> int:
         _unheard_warnings(),
         Image.open(io.BytesIO(jpeg), formats=FORMATS) as image,
     ):
-        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+        return _exif_orientation(image)
+
+
+def _exif_orientation(image: Image.Image) -> int:
+    """1, upright, where there is none or it cannot be read: it is no part of the picture."""
+    try:
+        exif = image.getexif()
+        if image.format == "AVIF":
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+        return int(exif.get(EXIF_ORIENTATION, 1))
+    except MemoryError:
+        raise
+    except Exception:  # Pillow answers bad EXIF with nearly any
+        return 1
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:

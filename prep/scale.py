@@ -71,7 +71,8 @@ def opencv(pixels_HW4: Pixels, side: int, fit: str) -> Pixels:
     """uint8 [H,W,4] to [S,S,3].
 
     Where the whole resized picture would have more than MAX_RESIZED pixels, the ends of the
-    longer side are cut off before, which leaves the middle where it was to half a pixel.
+    longer side are cut off before, beyond twice the shorter one, which leaves the middle where it
+    was to half a pixel.
     """
     import cv2
 
@@ -83,7 +84,7 @@ def opencv(pixels_HW4: Pixels, side: int, fit: str) -> Pixels:
         (side, side) if fit == "squash" else (int(scale * width + 0.5), int(scale * height + 0.5))
     )
     if new_width * new_height > MAX_RESIZED:
-        x, y = max(width - 8 * shorter, 0) // 2, max(height - 8 * shorter, 0) // 2
+        x, y = max(width - 2 * shorter, 0) // 2, max(height - 2 * shorter, 0) // 2
         return opencv(pixels_HW4[y : height - y, x : width - x], side, fit)
     how = cv2.INTER_AREA if shorter > side else cv2.INTER_CUBIC
     if shorter == side and fit == "crop":

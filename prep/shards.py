@@ -15,6 +15,7 @@ from pathlib import Path
 from prep.claim import Claim
 from prep.files import whole_file
 from prep.handover import UNLABELLED
+from prep.program import UserError
 from prep.resize_unit import part_file
 from prep.sources.tars import members, size_of
 
@@ -44,9 +45,15 @@ def write_shard(shard: Shard) -> tuple[int, list[int]]:
             for name, part, offset, size in zip(
                 shard.names, shard.parts, shard.offsets, shard.sizes, strict=True
             ):
-                with part_file(shard.work, part).open("rb", 0) as file:
+                with part_file(shard.work, part).open("rb") as file:
                     file.seek(offset)
-                    _add(tar, name.partition("/")[2], file.read(size))
+                    data = file.read(size)
+                if len(data) != size:
+                    raise UserError(
+                        f"{part_file(shard.work, part)} ends before {name} does: it has changed; "
+                        f"remove {shard.work}, then run the same command again"
+                    )
+                _add(tar, name.partition("/")[2], data)
                 if shard.label != UNLABELLED:
                     stem = name.partition("/")[2].removesuffix(".jpg")
                     _add(tar, f"{stem}.cls", str(shard.label).encode())

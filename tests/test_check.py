@@ -133,6 +133,14 @@ def test_known_odd_files_are_looked_for(tmp_path: Path, jobs: int) -> None:
         assert look_inside(source, MANIFEST, jobs).oddities == [OddityFound("CMYK", "train", 1, 2)]
 
 
+def test_odd_files_are_known_by_hugging_face_s_names_too(tmp_path: Path) -> None:
+    source = tree(tmp_path)
+    train = tmp_path / "train" / WNIDS[0]
+    (train / f"{WNIDS[0]}_2.JPEG").rename(train / f"{WNIDS[0]}_2_{WNIDS[0]}.JPEG")
+    found = look_inside(find_source(source.root), MANIFEST, 1).oddities
+    assert found == [OddityFound("CMYK", "train", 1, 2)]
+
+
 def test_a_damaged_class_tar_is_found(tmp_path: Path) -> None:
     source = archives(tmp_path)
     path = tmp_path / "ILSVRC2012_img_train.tar"

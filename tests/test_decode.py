@@ -194,6 +194,19 @@ def test_exif_orientation_is_applied_when_asked_for(
     assert (got.width, got.height) == upright.size
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("kind", "exif"),
+    [("JPEG", b"Exif\0\0no TIFF header"), ("PNG", b"Exif\0\0XX*"), ("WEBP", b"Exif\0\0MM\0*")],
+)
+def test_exif_that_cannot_be_read_turns_nothing(kind: str, exif: bytes, backend: str) -> None:
+    plain = encoded(picture(400, 300), kind)
+    got = prepare(
+        encoded(picture(400, 300), kind, exif=exif), Settings(backend=backend, exif="apply")
+    )
+    assert np.array_equal(got.pixels, prepare(plain, Settings(backend=backend)).pixels)
+
+
 @pytest.mark.parametrize("exif", EXIF)
 def test_the_orientation_of_a_tiff_is_part_of_its_format(exif: str) -> None:
     data = encoded(picture(400, 300), "TIFF", tiffinfo={0x0112: 6})

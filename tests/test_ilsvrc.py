@@ -105,6 +105,19 @@ def test_test_pictures_have_no_label(archives: Path) -> None:
     assert [label for label, _ in read_all(source, "test").values()] == [UNLABELLED] * 2
 
 
+def test_test_s_archive_counts_beside_unpacked_folders(archives: Path) -> None:
+    packed = find_source(archives)
+    for split in ("train", "val"):
+        unpack(archives, split)
+    data = tar_bytes({f"test/ILSVRC2012_test_{n:08d}.JPEG": small_jpeg(n) for n in (1, 2)})
+    (archives / "ILSVRC2012_img_test_v10102019.tar").write_bytes(data)
+    source = find_source(archives)
+    assert list(source.splits) == ["train", "val", "test"]
+    assert (source.classes, source.names) == (packed.classes, packed.names)
+    assert len(source.splits["train"].listing) == len(read_all(source, "train"))
+    assert len(read_all(source, "test")) == 2
+
+
 def test_val_alone_has_the_devkit_s_classes(archives: Path) -> None:
     (archives / "ILSVRC2012_img_train.tar").unlink()
     source = find_source(archives)

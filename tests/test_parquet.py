@@ -360,7 +360,7 @@ def test_shards_that_are_missing_by_their_numbers_are_a_gap(shards: Path) -> Non
         ("train.parquet", "train"),
         ("train/0000.parquet", "train"),
         ("validation/0000.parquet", "val"),
-        ("test/train.parquet", "train"),
+        ("test/train.parquet", "test"),
     ],
 )
 def test_a_shard_s_split_is_in_its_name_or_its_folder_s(

@@ -235,6 +235,13 @@ def test_opencv_squashes(side: int) -> None:
         assert np.array_equal(scale.opencv(rgbx(pixels), side, "squash"), expected)
 
 
+@pytest.mark.parametrize(("side", "shape"), [(3000, (100, 500)), (4096, (300, 100))])
+def test_opencv_enlarges_a_long_picture_to_a_large_size(side: int, shape: tuple[int, int]) -> None:
+    """The whole resized picture would have more than MAX_RESIZED pixels."""
+    pixels = np.full((*shape, 4), 90, np.uint8)
+    assert difference(scale.opencv(pixels, side, "crop"), 90) == 0
+
+
 def test_opencv_cuts_off_the_ends_of_a_very_long_picture() -> None:
     ramp = np.linspace(0, 255, 400_001).astype(np.uint8)
     pixels = np.broadcast_to(ramp[:, None, None], (400_001, 1, 4))

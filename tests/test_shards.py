@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import webdataset
 from conftest import CLASSES
 from test_resize import KilledError, Mortal, contents
 
-from prep import resize_unit, stats, write
+from prep import finish, resize_unit, shards, stats, write
 from prep.finish import SplitSummary
 from prep.handover import read_card
 from prep.images import Settings
@@ -81,6 +82,37 @@ def test_it_is_a_source_again(tarred: Path, tmp_path: Path) -> None:
     assert source.kind == "WebDataset tars"
     assert [len(split.listing) for split in source.splits.values()] == [18, 9]
     resize(source, tmp_path / "out", Options(Settings(side=32), jobs=1))
+
+
+def test_a_class_called_as_a_split_stays_in_its_own(source: Path, tmp_path: Path) -> None:
+    renamed = Path(shutil.copytree(source, tmp_path / "source"))
+    for split in ("train", "val"):
+        (renamed / split / CLASSES[1]).rename(renamed / split / "train")
+        (renamed / split / CLASSES[2]).rename(renamed / split / "test-tube")
+    run(renamed, tmp_path / "tarred")
+    again = find_source(tmp_path / "tarred")
+    assert {name: len(split.listing) for name, split in again.splits.items()} == {
+        "train": 18,
+        "val": 9,
+    }
+
+
+def test_a_part_that_was_cut_is_named(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shards.write_shard
+
+    def cutting(shard: shards.Shard) -> tuple[int, list[int]]:
+        part = resize_unit.part_file(shard.work, shard.parts[-1])
+        os.truncate(part, part.stat().st_size - 1)
+        return real(shard)
+
+    monkeypatch.setattr(finish, "write_shard", cutting)
+    with pytest.raises(
+        UserError, match=r"0\.part ends before n\d+/.* does: it has changed; remove"
+    ):
+        run(source, tmp_path / "out")
+    assert not (tmp_path / "out" / "train.json").exists()
 
 
 def test_workers_and_units_do_not_matter(

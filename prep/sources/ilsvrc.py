@@ -63,14 +63,16 @@ _CLASS_TAR = re.compile(r"(n\d{8})\.tar", re.ASCII)
 def find_archives(root: Path, wanted: Sequence[str]) -> Source | None:
     """The archives in `root`; None when neither train's nor val's is there.
 
-    A split without archive is taken from its folder, where it was unpacked.
+    A split without archive is taken from its folder, where it was unpacked; test's archive counts
+    beside such a folder.
     Raises UserError when one is damaged or, for val, the devkit is missing.
     """
     archives = {
         split: next((root / name for name in names if (root / name).is_file()), None)
         for split, names in ARCHIVES.items()
     }
-    if not archives["train"] and not archives["val"]:
+    taught = [split for split in ("train", "val") if archives[split]]
+    if not taught and not (archives["test"] and (root / "train").is_dir()):
         return None
     kit = _find_devkit(root)
     by_class = _class_tars(archives["train"]) if archives["train"] else {}

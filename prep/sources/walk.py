@@ -26,8 +26,15 @@ def holds_pictures(folder: Path) -> bool:
 
 
 def split_of(shard: str) -> str:
-    """The split that a shard's file name holds, else its folders'; without any it is train."""
+    """The split of a shard, by its place within the source; what nothing is said of is train.
+
+    A first folder that is called as a split decides: in `val/train.tar`, "train" may be a class.
+    Else the file's name does if it holds one, then its folders.
+    """
     name = shard.lower()
+    first, _, inside = name.partition("/")
+    if inside and first in SPLIT_NAMES:
+        return SPLIT_NAMES[first]
     found = _SPLIT.search(name.rpartition("/")[2]) or _SPLIT.search(name)
     return SPLIT_NAMES[found[1]] if found else "train"
 
