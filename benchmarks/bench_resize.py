@@ -86,7 +86,7 @@ class Ways:
             builder.add(str(path.absolute()).removeprefix("/"), 0, path.stat().st_size)
         self.entries = builder.build()
         self.pixels: list[Pixels] = []  # prepared, for the floors to encode
-        self.decoded: list[Pixels] = []
+        self.kept: dict[str, list[Pixels]] = {}
         self.buffer = np.empty(64 << 20, np.uint8)
         self.by_name: dict[str, Callable[[], None]] = {
             "decode": functools.partial(self.decode, False),
@@ -118,15 +118,16 @@ class Ways:
             simplejpeg.decode_jpeg(data, "RGB", buffer=self.buffer if reuse else None)
             simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorsubsampling="420")
 
-    def originals(self) -> list[Pixels]:
-        """Some decoded originals, [H,W,4]; decoded once, 32 of them: a share of all is 700 MB."""
-        if not self.decoded:
-            self.decoded = [simplejpeg.decode_jpeg(data, "RGBX") for data in self.data[:32]]
-        return self.decoded
+    def decoded(self, colours: str) -> list[Pixels]:
+        """32 originals [H,W,3] or [H,W,4], decoded once, again and again: all would be 700 MB."""
+        if colours not in self.kept:
+            self.kept[colours] = [simplejpeg.decode_jpeg(data, colours) for data in self.data[:32]]
+        some = self.kept[colours]
+        return [some[number % len(some)] for number in range(len(self.data))]
 
     def resize(self) -> None:
-        for number in range(len(self.data)):
-            scale.turbo(self.originals()[number % len(self.decoded)], SIDE, "crop")
+        for pixels in self.decoded("RGBX"):
+            scale.turbo(pixels, SIDE, "crop")
 
     def torch_resize(self) -> None:
         """The whole picture, as torchvision's Resize on a tensor does it; the crop is a view."""
@@ -134,8 +135,7 @@ class Ways:
         from torch.nn.functional import interpolate
 
         torch.set_num_threads(1)
-        for number in range(len(self.data)):
-            pixels = self.originals()[number % len(self.decoded)][..., :3]
+        for pixels in self.decoded("RGB"):
             height, width = pixels.shape[:2]
             scale_by = SIDE / min(height, width)
             interpolate(
