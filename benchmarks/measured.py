@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks import bench_beton, bench_resize, demo
 from benchmarks import loader_ways as ways
+from prep.manifest import load
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results"
@@ -107,7 +108,7 @@ def beside_others() -> list[str]:
     rates, unit, other = resize["images/s"], bench_resize.UNIT, bench_resize.TORCHVISION
     rows = [
         row(
-            "`prep resize`, a core",
+            "`prep resize`, one core",
             rates[unit]["1 workers"],
             "torchvision's Resize and CenterCrop on Pillow",
             rates[other]["1 workers"],
@@ -127,21 +128,21 @@ def beside_others() -> list[str]:
     rates = {way: cores["one core"] for way, cores in loader["images/s"].items()}
     for usual, other in (
         ("torch's DataLoader, PIL and NumPy", ways.PAPER),
-        ("the same with the PCA of each picture, as write-ups have it", ways.WRITE_UPS),
+        ("the same, with a PCA of every picture, as AlexNet's write-ups do", ways.WRITE_UPS),
     ):
         ratio = loader["ratios"][f"{ways.CPU} / {other}"]["one core"]
-        what = "the loader, with the paper's augmentation, a core"
+        what = "the loader, with the paper's augmentation, one core"
         rows.append(row(what, rates[ways.CPU], usual, rates[other], ratio))
     made: dict[str, list[str]] = {}
     for name in ("resize", "beton", "loader"):
         file = f"{name}-imagenet-originals"
         made.setdefault(made_on(report(file)), []).append(link(file, name))
     return [
-        *table(("", "here", "the usual way", "ratio"), rows),
+        *table(("", "here", "the usual way", "ratio within a round"), rows),
         "",
         *wrapped(
-            "Medians of interleaved rounds on ImageNet originals, and of the ratios within a round "
-            "(lowest to highest): "
+            "Rates are medians over interleaved rounds on ImageNet pictures; a ratio is the median "
+            "of those within each round (lowest to highest), not of the two rates. "
             + "; ".join(f"{', '.join(links)}: {where}" for where, links in made.items())
             + "."
         ),
@@ -153,6 +154,7 @@ def stages() -> list[str]:
     found, sizes = report("prep-imagenet-originals"), report("imagenet-originals")
     rates = found["commands with every core, images/s"]
     each = sizes["prepared bytes, mean"]
+    originals = next(a.bytes for a in load("imagenet-1k").archives if "train" in a.holds)
     disk = f"{each * IMAGENET / 1e9:.0f} GB"
     room = {
         "resize": f"{disk} ({each / 1e3:.1f} KB an image)",
@@ -165,9 +167,9 @@ def stages() -> list[str]:
     ratio = times(found["ratios"]["three steps / one pass"])
     return [
         *table(
-            ("stage", "on disk, ImageNet-1k", "measured rate", "hence, ImageNet-1k"),
+            ("stage", "on disk, ImageNet-1k's training data", "measured rate", "hence, for those"),
             [
-                ["originals", "147 GB", "", ""],
+                ["originals", f"{originals / 1e9:.0f} GB", "", ""],
                 *(
                     [
                         names.get(name, f"`{name}`"),
@@ -177,7 +179,7 @@ def stages() -> list[str]:
                     ]
                     for name in rates
                 ),
-                ["`train run`, one GPU", "0.5 GB a run", "not yet measured", ""],
+                ["`train run`, one GPU", "0.5 GB a checkpoint", "not yet measured", ""],
             ],
         ),
         "",
@@ -186,7 +188,7 @@ def stages() -> list[str]:
             f"({link('prep-imagenet-originals')}; {found['source']}; {made_on(found)}), "
             f"from the page cache, made durable on the way; {link('imagenet-originals', 'sizes')}. "
             f"The last column is computed from them for {IMAGENET:,} pictures on the same "
-            f"cores. The three steps' time over that of one pass: {ratio}."
+            f"cores. The three steps take {ratio} times as long as one pass."
         ),
     ]
 
@@ -202,7 +204,7 @@ def resize_ways() -> list[str]:
     ]
     unit, turbo = bench_resize.UNIT, "prep turbo, in memory"
     return [
-        *table(("a picture", "one core", "two"), rows),
+        *table(("what is done to a picture", "one core", "two cores"), rows),
         "",
         *wrapped(
             f"Medians of {found['rounds']} rounds on {found['pictures']:,} ImageNet originals "
@@ -211,7 +213,7 @@ def resize_ways() -> list[str]:
             f"memory {times(ratios[f'{turbo} / {floor}'])}; two workers make "
             f"{times(ratios[f'{unit}, 2 workers / 1'])} of one. A unit writes a JPEG a picture, "
             'then waits for the disk once (syncfs), then for its rows (fsync); "file to file" '
-            "waits for nothing."
+            "waits for nothing. Backend pillow decodes a JPEG twice: Pillow says nothing of damage."
         ),
     ]
 
@@ -222,16 +224,47 @@ def full_size() -> list[str]:
     written, verified = beton["write-beton"], beton["verify"]
     return wrapped(
         f"At full size, with smaller pictures, so that all fits a small disk: {found['train']:,} "
-        f"pictures of {found['pictures']} in {found['units']:,} class tars, killed when half were "
-        f"done and started again: {before['first tenth']:,.0f} images/s in the first tenth, "
-        f"{before['last tenth']:,.0f} before the kill, {after['last tenth']:,.0f} in the last "
-        f"tenth, at most {found['peak memory of the parent, MiB']} MiB in the first process and "
+        f"pictures ({found['pictures']}) in {found['units']:,} class tars; `prep resize` was "
+        f"killed when half were done and started again: {before['first tenth']:,.0f} images/s in "
+        f"the first tenth before the kill, {before['last tenth']:,.0f} in the last, "
+        f"{after['first tenth']:,.0f} and {after['last tenth']:,.0f} after it, at most "
+        f"{found['peak memory of the parent, MiB']} MiB in the parent process and "
         f"{found['peak private memory of a worker, MiB']} in a worker ({link('full-size')}; "
         f"{made_on(found)}). {beton['samples']:,} JPEGs of {beton['mean_bytes'] / 1e3:.0f} KB "
         f"became a beton of {beton['bytes'] / 1e9:.0f} GB in {written['seconds']:.0f} s, which "
         f"`verify` checked in {verified['seconds']:.0f} s, with at most "
-        f"{written['peak memory of the parent, MiB']} MiB in the first process "
+        f"{written['peak memory of the parent, MiB']} MiB in the parent process "
         f"({link('large-beton')}; {made_on(beton)})."
+    )
+
+
+def stats_rate() -> list[str]:
+    found = report("stats-imagenet-originals")
+    way, floor = "a unit of `prep stats` on the prepared set", "FFCV's imdecode, in memory"
+    ratio = found["ratios"][f"{way} / {floor}"]["1 workers"]
+    return wrapped(
+        f"A unit of `prep stats` measures {images(found['images/s'][way]['1 workers'])} a core, "
+        f"{times(ratio)} of the rate of FFCV's imdecode alone ({link('stats-imagenet-originals')}; "
+        f"{made_on(found)})."
+    )
+
+
+def kills() -> list[str]:
+    """How often commands were killed, and what was fed to prep."""
+    rows = [report(f"soak-kills-{name}") for name in ("resize", "stats", "write-beton", "build")]
+    times_each = {row["kills"] for row in rows}
+    ways = [(f"sig{a}-{b}") for a in ("kill", "term") for b in ("training", "writing")]
+    runs = sum(report(f"soak-kills-train-{way}")["times"] for way in ways)
+    files = sum(corpus["files"] for corpus in report("hostile")["corpora"].values())
+    names = ", ".join(link(f"soak-kills-{name}", name) for name in ("resize", "stats"))
+    names += (
+        f", {link('soak-kills-write-beton', 'write-beton')}, {link('soak-kills-build', 'build')}"
+    )
+    return wrapped(
+        f"Tried: {', '.join(map(str, times_each))} kills of each of {names} and {runs} of `train "
+        f"run` at random moments, each carried on to the bytes of an undisturbed run; {files:,} "
+        f"test pictures of three image libraries, each taken or rejected with its reason "
+        f"({link('hostile')})."
     )
 
 
@@ -254,6 +287,14 @@ def loader_ways() -> list[str]:
     )
     two = " and ".join(ratio(f"{ways.CPU}, two cores / one core", kind, None) for kind in jpeg)
     two_gpu = " and ".join(ratio(f"{ways.GPU}, two cores / one core", kind, None) for kind in jpeg)
+    wanted = [
+        found["targets"][text]
+        for text in (
+            f"{ways.GPU} / {ways.DECODE}",
+            f"{ways.CPU} / {ways.DECODE}",
+            f"{ways.CPU}, two cores / one core",
+        )
+    ]
     two_floor = " and ".join(
         ratio(f"{ways.DECODE}, two cores / one core", kind, None) for kind in jpeg
     )
@@ -268,7 +309,8 @@ def loader_ways() -> list[str]:
             f"({link('loader-imagenet-originals')}, with two cores, and what each part "
             f"costs; {made_on(found)}). Of the rate of decoding alone `gpu` keeps {gpu} at the two "
             f"qualities, `cpu` {cpu}. Two cores make {two_gpu} of one with `gpu`, {two} with "
-            f"`cpu`; of decoding alone, {two_floor}."
+            f"`cpu`; of decoding alone, {two_floor}. Wanted were {wanted[0]}, "
+            f"{wanted[1]} and {wanted[2]}."
         ),
     ]
 
@@ -292,7 +334,9 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "demo": demo_transcript,
     "beside others": beside_others,
     "stages": stages,
+    "kills": kills,
     "resize": resize_ways,
+    "stats": stats_rate,
     "full size": full_size,
     "loader": loader_ways,
     "large loader": large_loader,
