@@ -17,7 +17,7 @@ def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-@pytest.mark.parametrize("size", [1, BLOCK, 3 * BLOCK + 1])
+@pytest.mark.parametrize("size", [1, BLOCK, 3 * BLOCK + 1, 5 << 20])
 def test_memory_is_aligned_and_can_be_written(size: int) -> None:
     memory = aligned(size)
     memory[:] = 7

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
 import threading
 import time
 import weakref
@@ -27,6 +29,7 @@ from train.augmentation import Augmentation
 from train.dataset import Dataset, open_dataset, training_statistics
 from train.epoch_order import OrderName, epoch_order
 from train.loader import Batch, Batches
+from train.readahead import RecordsAhead
 from train.reading import SampleError
 
 CROP, SEED, SAMPLES, CLASSES = 224, 11, 18, 3
@@ -414,6 +417,41 @@ def test_a_stalled_read_ends_the_epoch(train_set: Dataset, monkeypatch: pytest.M
         if isinstance(thread, EpochIterator):
             thread.join(TIMEOUT)
     assert loader_threads() == 0
+
+
+def test_a_stall_before_any_sample_is_read_is_told(
+    train_set: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(RecordsAhead, "start_batch", lambda *_: answers.wait(TIMEOUT))
+    batches = Batches(train_set, 6, 1, stall=0.5)
+    failure = within_time(lambda: list(batches.epoch(0, 0)))
+    answers.set()
+    assert "no batch for 0.5 s while asking for the next batch's samples; see" in str(failure)
+    for thread in threading.enumerate():
+        if isinstance(thread, EpochIterator):
+            thread.join(TIMEOUT)
+    assert loader_threads() == 0
+
+
+def test_a_process_that_was_stopped_has_not_waited(
+    train_set: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-Z, `docker pause`, a job that SLURM suspends."""
+    kernel: Any = reading.read_samples
+    stopping = f"kill -STOP {os.getpid()}; sleep 2; kill -CONT {os.getpid()}"
+
+    def stopped(*arguments: Any) -> None:
+        if not stops:
+            stops.append(subprocess.Popen(["sh", "-c", stopping]))
+            time.sleep(0.5)  # it is stopped during this
+        kernel(*arguments)
+
+    stops: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(reading, "read_samples", stopped)
+    batches = Batches(train_set, 6, 1, stall=1.0)
+    assert within_time(lambda: len(list(batches.sequential()))) == 3
+    assert stops[0].wait() == 0
 
 
 def test_a_slow_consumer_is_no_stall(train_set: Dataset) -> None:

@@ -8,8 +8,9 @@ what was before.
 - random: any sample after any other; every record is read by itself. For betons that fit in memory,
   and for disks that do not mind.
 - quasi-random: WINDOW pages of the file, drawn at random, are shuffled together, then the next
-  ones; each page is read once, whole. For betons larger than memory. What lies together in the file
-  stays within one window: write such a beton with `--order shuffled`.
+  ones; each page is read once, whole, by every process that has samples of it. For betons larger
+  than memory. What lies together in the file stays within one window: write such a beton with
+  `--order shuffled`.
 - sequential: as in the file, the same in every epoch. The authors shuffled once on disk and then
   read like that (Krizhevsky et al. 2012, data provider of the published code).
 """

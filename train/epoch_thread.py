@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -72,7 +71,7 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
     ) -> None:
         self._reading, self._stall, self._pipeline = reading, stall, pipeline
         self._failure: BaseException | None = None
-        self._begun = time.monotonic()  # when the batch under way was
+        self._begun = 0  # batches
         self._stalled = self._ended = False
         super().__init__(loader, order)
 
@@ -89,19 +88,22 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
         if stream is not None:
             # FFCV copies without waiting, from memory of the host that is now filled again.
             stream.synchronize()
-        self._begun = time.monotonic()
+        self._begun += 1
         run = functools.partial(super().run_pipeline, number, samples, slot, event)
         return self._pipeline.do(run)
 
     def __next__(self) -> Any:
         """The next batch. Raises StopIteration after the last, UserError when there will be none.
 
-        An empty queue means that a batch is under way.
+        An empty queue means that a batch is under way. The seconds that this process waits for it
+        are counted, not the clock's: it may have been stopped meanwhile.
         """
-        filled = self.output_queue.not_empty
+        filled, waited, begun = self.output_queue.not_empty, 0.0, self._begun
         with filled:
             while not filled.wait_for(lambda: self.output_queue.queue, timeout=TICK):
-                if time.monotonic() - self._begun > self._stall:
+                waited = waited + TICK if begun == self._begun else 0.0
+                begun = self._begun
+                if waited > self._stall:
                     self._stalled = True
                     raise self._stall_error()
         try:
@@ -135,8 +137,9 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
     def _stall_error(self) -> UserError:
         samples = self._reading.waiting()
         named = ", ".join(map(str, samples[:NAMED])) + (", ..." if len(samples) > NAMED else "")
+        during = f"reading samples {named}" if samples else "asking for the next batch's samples"
         return UserError(
-            f"{self._reading.path}: no batch for {self._stall:g} s while reading samples {named}; "
+            f"{self._reading.path}: no batch for {self._stall:g} s while {during}; "
             "see whether the disk or the network file system answers, then run the same command "
             "again"
         )

@@ -5,8 +5,8 @@
   (train.augment_device). Pictures of another side than the recipe's image_side always go this way,
   a CPU being a device too.
 
-The default is what is faster: gpu where the device is one, since the CPU's cores are then what a
-network of this size waits for, else cpu.
+The default is gpu on a CUDA device, since the CPU's cores are then what a network of this size
+waits for, else cpu.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ FeedOption = Annotated[
     Feed | None,
     typer.Option(
         help="Augment in the loader's threads (cpu) or on the device (gpu): same values.",
-        show_default="gpu on a GPU, else cpu",
+        show_default="gpu on a CUDA device, else cpu",
     ),
 ]
 DeviceOption = Annotated[
