@@ -154,7 +154,8 @@ def stages() -> list[str]:
     found, sizes = report("prep-imagenet-originals"), report("imagenet-originals")
     rates = found["commands with every core, images/s"]
     each = sizes["prepared bytes, mean"]
-    originals = next(a.bytes for a in load("imagenet-1k").archives if "train" in a.holds)
+    archives = load("imagenet-1k").archives
+    originals = next(file.bytes for file in archives if file.bytes and "train" in file.holds)
     disk = f"{each * IMAGENET / 1e9:.0f} GB"
     room = {
         "resize": f"{disk} ({each / 1e3:.1f} KB an image)",
