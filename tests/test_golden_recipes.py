@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from golden_recipes import GOLDEN, STEPS, trained
+from golden_recipes import GOLDEN, steps_of, trained
 
 from train.recipe import LAYERS, recipe_names
 
@@ -31,8 +31,8 @@ def assert_as_it_was(found: dict[str, Any], known: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_s_steps_are_as_they_were(betons: Path, name: str) -> None:
-    found = trained(betons, name)
-    assert len(found["losses"]) == STEPS
+    found = trained(betons, name, steps_of(name))
+    assert len(found["losses"]) == steps_of(name)
     assert set(found["gradients"]) == set(LAYERS)
     assert_as_it_was(found, KNOWN[name])
 

@@ -178,7 +178,7 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
         "the loss is",
         "compiling the pipeline",
         "its crc32 is not the one that was written",
-        "s while reading samples",
+        "no batch for",
         "setup: missing",
     ):
         assert phrase in README, phrase
