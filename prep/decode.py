@@ -200,10 +200,11 @@ def _orientation_of(jpeg: bytes) -> int:
 def _exif_orientation(image: Image.Image) -> int:
     """1, upright, where there is none or it cannot be read: it is no part of the picture."""
     try:
-        exif = image.getexif()
         if image.format == "AVIF":
             exif = Image.Exif()
             exif.load(image.info.get("exif", b""))
+        else:
+            exif = image.getexif()
         return int(exif.get(EXIF_ORIENTATION, 1))
     except MemoryError:
         raise
