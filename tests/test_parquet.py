@@ -344,13 +344,15 @@ def test_shards_that_are_missing_by_their_numbers_are_a_gap(shards: Path) -> Non
     assert all(split.gaps == () for split in find_source(shards).splits.values())
     (shards / "data" / "train-00000-of-00002.parquet").unlink()
     source = find_source(shards)
-    assert source.splits["train"].gaps == ("1 of 2 shards missing: data/train-00000",)
+    assert source.splits["train"].gaps == (
+        "1 of 2 shards missing: data/train-00000-of-00002.parquet",
+    )
     assert source.splits["val"].gaps == ()
     (shards / "data" / "train-00001-of-00002.parquet").rename(
         shards / "data" / "train-00001-of-99999999999.parquet"
     )
     (gap,) = find_source(shards).splits["train"].gaps
-    assert gap.startswith("99,999,999,998 of 99,999,999,999 shards missing: data/train-00000, ")
+    assert gap.startswith("99,999,999,998 of 99,999,999,999 shards missing: data/train-00000-of-")
 
 
 @pytest.mark.parametrize(

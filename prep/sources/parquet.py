@@ -15,7 +15,6 @@ import hashlib
 import io
 import itertools
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prep.handover import UNLABELLED
-from prep.program import EXAMPLES, UserError, counted, examples
+from prep.program import UserError
 from prep.progress import SOON, progress
 from prep.sources.listing import SPLITS, UNIT_SIZE, ListingBuilder, Source, Split
+from prep.sources.numbers import missing_shards
 from prep.sources.parquet_rows import (
     Columns,
     columns_of,
@@ -40,7 +40,6 @@ from prep.sources.walk import SPLIT_NAMES, split_of
 FOLDERS = ("", "data", *SPLIT_NAMES)  # where shards may lie
 LABELS_AT_ONCE = 1 << 14  # with their pictures' names, some MB
 UNITS_A_GROUP = 8  # at most: together they read a row group 4.5 times, each from its start
-_NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)\.parquet", re.ASCII)
 
 
 def find_parquet(root: Path) -> Source | None:
@@ -96,21 +95,8 @@ def _list(root: Path, split: str, files: tuple[str, ...]) -> Split:
         in_order=True,
         bounds=_bounds(groups),
         contents=tuple(contents),
-        gaps=tuple(_missing(files)),
+        gaps=tuple(missing_shards(files)),
     )
-
-
-def _missing(files: Sequence[str]) -> Iterator[str]:
-    """Sentences on the numbers that are missing from `<name>-<number>-of-<count>.parquet`."""
-    numbers: dict[tuple[str, int], set[int]] = {}
-    for match in filter(None, map(_NUMBERED.fullmatch, files)):
-        numbers.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
-    for (name, count), there in numbers.items():
-        missing = (f"{name}-{number:05d}" for number in range(count) if number not in there)
-        lacking = count - len(there.intersection(range(count)))
-        if lacking:
-            shown = examples(list(itertools.islice(missing, EXAMPLES + 1)))
-            yield f"{lacking:,} of {counted(count, 'shard')} missing: {shown}"
 
 
 def _labels_and_paths(table: Any, columns: Columns) -> Iterator[tuple[object, object]]:

@@ -26,6 +26,7 @@ from prep.images import EXTENSIONS
 from prep.program import UserError
 from prep.progress import progress
 from prep.sources.listing import SPLITS, Listing, ListingBuilder, Source, Split
+from prep.sources.numbers import missing_shards
 from prep.sources.tars import (
     NOT_REGULAR,
     READ_AHEAD,
@@ -47,7 +48,8 @@ _NUMBER = re.compile(rb"\s*-?[0-9]+\s*")
 def find_webdataset(root: Path, jobs: int | None) -> Source | None:
     """The tars in `root` and its folders; None when there are none, or folders of pictures too.
 
-    Reads every header, shards side by side. Raises UserError when a tar is damaged, or a sample
+    Reads every header, shards side by side. Shards that are missing by the others' numbers are a
+    gap of their split. Raises UserError when a tar is damaged, or a sample
     of train or val has no label.
     """
     files = _files(root)
@@ -96,7 +98,7 @@ def _split(root: Path, split: str, files: tuple[str, ...], jobs: int | None) -> 
             "label, of its key"
         )
     sizes = tuple(str((root / file).stat().st_size) for file in files)
-    return Split(listing, read_members, contents=sizes)
+    return Split(listing, read_members, contents=sizes, gaps=tuple(missing_shards(files)))
 
 
 def list_shard(shard: tuple[int, Path]) -> tuple[int, list[str], npt.NDArray[np.void]]:
