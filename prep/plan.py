@@ -51,9 +51,9 @@ def card_fields(source: Source, split: str, settings: Settings) -> dict[str, Any
 def plan(source: Source, split: str, options: Options) -> dict[str, Any]:
     """All that decides the prepared split, as JSON can hold it."""
     settings = options.settings
-    # How it was divided comes first: it changes which pictures there are.
+    # What changes which pictures there are comes first, to be told before that they are others.
     return (
-        {"val_fraction": source.division}
+        {name: source.choices.get(name, "") for name in ("val_fraction", "clutter", "manifest")}
         | card_fields(source, split, settings)
         | {
             "max_pixels": settings.max_pixels,
@@ -80,7 +80,7 @@ def refuse_other_plan(
     for name, value in new.items():
         if finished and name in WHILE_RUNNING:
             continue
-        if old.get(name) != value:
+        if old.get(name, "") != value:
             raise UserError(
                 f"{found} was prepared {_difference(name, old.get(name), value)}; give another "
                 f"folder than {out}, or remove {left}what is called {found.stem} in {out}"

@@ -36,7 +36,7 @@ def test_each_class_gives_its_share_and_nothing_is_lost(source: Source) -> None:
     assert counts.tolist() == [2, 5, 1]  # at least one, never all
     assert names(divided, "train") | names(divided, "val") == names(source, "train")
     assert not names(divided, "train") & names(divided, "val")
-    assert divided.division == "0.2 of train with seed 0"
+    assert divided.choices["val_fraction"] == "0.2 of train with seed 0"
 
 
 def test_the_seed_decides(source: Source) -> None:

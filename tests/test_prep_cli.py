@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from conftest import CLASSES, ODD_NAMES, small_jpeg
+from conftest import CLASSES, ODD_NAMES, small_jpeg, tar_bytes
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -555,6 +555,35 @@ def test_a_validation_split_is_drawn_and_another_fraction_refused(
         assert ended.code == 1
         was = "was prepared with --val-fraction 0.5 of train with seed 0"
         assert f"{was}, this command says {named};" in ended.err
+
+
+def test_a_class_of_clutter_that_is_no_longer_asked_for_is_named(
+    prep_program: Program, tmp_path: Path
+) -> None:
+    for name in ("001.ak47/001_0001.jpg", "056.dog/056_0001.jpg", "257.clutter/257_0001.jpg"):
+        path = tmp_path / "src" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(small_jpeg(len(name)))
+    arguments = ("resize", tmp_path / "src", tmp_path / "out", "--partial", "--jobs", "1")
+    assert prep_program(*arguments, "--clutter").code == 0
+    assert prep_program(*arguments, "--clutter").code == 0
+    ended = prep_program(*arguments)
+    assert ended.code == 1
+    assert "was prepared with --clutter given, this command says none;" in ended.err
+
+
+def test_another_manifest_for_numbered_classes_is_named(
+    prep_program: Program, tmp_path: Path
+) -> None:
+    files = {f"{label}.jpg": small_jpeg(label) for label in range(10)}
+    files |= {f"{label}.cls": str(label).encode() for label in range(10)}
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "0.tar").write_bytes(tar_bytes(dict(sorted(files.items()))))
+    arguments = ("resize", tmp_path / "src", tmp_path / "out", "--partial", "--jobs", "1")
+    assert prep_program(*arguments).code == 0
+    ended = prep_program(*arguments, "--manifest", "cifar-10")
+    assert ended.code == 1
+    assert "was prepared with --manifest none, this command says cifar-10;" in ended.err
 
 
 def test_a_drawn_validation_split_is_the_same_when_it_is_prepared_alone(

@@ -103,6 +103,7 @@ def _find_numbered(root: Path, manifest: Manifest | None, jobs: int | None) -> S
         source,
         classes=tuple(known.folder for known in manifest.classes),
         names=tuple(known.name for known in manifest.classes),
+        choices={"manifest": manifest.name},
     )
 
 

@@ -35,7 +35,9 @@ def with_validation(
     splits = {"train": _taken(split, ~chosen), "val": _taken(split, chosen)}
     others = {name: other for name, other in source.splits.items() if name != "train"}
     division = f"{fraction:g} of train with seed {seed}"
-    divided = dataclasses.replace(source, splits=splits | others, division=division)
+    divided = dataclasses.replace(
+        source, splits=splits | others, choices={**source.choices, "val_fraction": division}
+    )
     return divided.keep(wanted)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +130,9 @@ class Source:
     names: tuple[str, ...]  # for people, label order
     splits: dict[str, Split]
     skipped: Skipped = dataclasses.field(default_factory=Skipped)
-    division: str = ""  # how a split without validation pictures was divided
+    # What options made of it: how train was divided ("val_fraction"), that the class of clutter was
+    # kept ("clutter"), whose names the classes have ("manifest").
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data_set: str = ""  # the name of its manifest, where its structure tells
 
     def keep(self, wanted: Sequence[str]) -> Source:
