@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from prep import handover, images
+from prep.axes import principal_axes
 from prep.files import whole_file
 from prep.handover import Statistics
 from prep.moments import Moments, sum_pictures
@@ -108,17 +108,3 @@ def statistics_of(
         decoder=decoder,
         pixels_id=pixels_id,
     )
-
-
-def principal_axes(
-    covariance: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Eigenvalues [3], falling, and eigenvectors [3,3] in columns.
-
-    The sign of an axis is free: its component of largest magnitude is made positive.
-    """
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = values[::-1].copy(), vectors[:, ::-1].copy()
-    largest = np.argmax(np.abs(vectors), axis=0)
-    vectors *= np.sign(vectors[largest, np.arange(3)])
-    return values, vectors
