@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import resource
 import struct
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 from pictures import SIDE, Pixels, difference, encoded, noise, picture, square
 from PIL import Image, ImageOps
 
-from prep import bounds
-from prep.images import BACKENDS, EXIF, RejectedImageError, Settings, prepare
+from prep import bounds, decode
+from prep.images import BACKENDS, EXIF, MAX_BYTES, RejectedImageError, Settings, prepare
+from prep.jpeg import Limits
 
 
 def reason(data: bytes, **changed: object) -> str:
@@ -268,6 +270,57 @@ def test_of_two_components_the_first_is_the_grey_picture(backend: str) -> None:
     prepared = prepare(of_two_components(first, second), Settings(backend=backend))
     expected = prepare(encoded(first, "JPEG", quality=90), Settings(backend=backend))
     assert np.array_equal(prepared.pixels, expected.pixels)
+
+
+# A drawn slope of 40x24 pixels, quality 90, 4:2:0, by jpegtran -arithmetic (base85).
+ARITHMETIC = {
+    "sequential": (
+        "|JeWF01!$>Nk#wx0RR9200961|JwjV00RO70|EjA0|NsD0|NvF2n7WM1O*BQ2L=cX3JeSj3JVJj4iXRz4iOFu3lJ"
+        "6%5fc;@6%`B*7Z?^47!ni}6#v@*LjeN>1O)^I2?YfS6b%av6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6"
+        "ciK`6ciK`6ciK`6ciK`6cqo-"
+        "01*fP7yu{(0U`hb5di}c0sqVZ3IGrg1pyEd1^?Or3<CiG0ucid06zf#0Oz3#N&C7W%z&O*un$sa2RxTbg{vxo*|o"
+        "a&*=w<3xiHLaN&8xP7HC~(vtwCG^ws69A@K?^lJzY#97Lw@{nemWqtNhdBZQ=i>C5M%o#(Fh1zTVYJIb<r9>k7<@"
+        "b&3dPXVLba#^oJ_;a=X5ET@w3M-CnJ6WNJgS$@)@43)`JmK2}q+C@0*#"
+    ),
+    "progressive": (
+        "|JeWF01!$>Nk#wx0RR9200961|JwjV00RO70|EjA0|NsD0|NvF2n7WM1O*BQ2L=cX3JeSj3JVJj4iXRz4iOFu3lJ"
+        "6%5fc;@6%`B*7Z?^47!ni}6#v@*LjeN>1O)^I2?YfS6b%av6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6ciK`6"
+        "ciK`6ciK`6ciK`6ciK`6cqo;01*fP7yu{(0U`hb5di}c0sqVZ1^^HN5dYc$3<CiG0uTcb000610M9-"
+        "u14CLuwLauz;^2TbiuI7drHt;9n7maR9#Eo)Fa28#fd9+@1P}%P+5iXv0RRC70vHq1yqC>1&!Stt25DlTARr(h|I"
+        "7dc5e5I+00;pC0RcY&74o($P7ha~P*!`nh!|_tWB&gDZNUG`00a>Q|Jncu0RjO5KLI*J{2duZlkQ=sakGD%J;;NQ"
+        "|I7dc5C#9*00;pA00ut-UK8=)*Z<4_1P}%P+5iXv0RRC%Axt10|Jncy0|5X600RI301y#Z0dhe9%m4%t1^?Or2mu"
+        "2D0Y4BYTDL>^|I7dc5e5I+00;pB0RcY{)!Wtx>N@|-00a;P|Jncu0RaF3KM+(n!S#^zOq%&v^@VKCB>&j"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(ARITHMETIC))
+def test_arithmetic_coding_is_read(kind: str) -> None:
+    y, x = np.mgrid[:24, :40]
+    drawn = np.stack([6 * x, 10 * y, 255 - 4 * x - y], -1)
+    data = base64.b85decode(ARITHMETIC[kind])
+    pixels, name = decode.to_pixels(data, Limits())
+    assert name == "JPEG YCbCr"
+    assert np.abs(pixels[..., :3].astype(int) - drawn).max() <= 9
+    with pytest.raises(RejectedImageError, match=r"damaged|truncated"):
+        decode.to_pixels(data[:-40], Limits())
+
+
+@pytest.mark.parametrize("adobe", [0, 2], ids=["CMYK", "YCCK"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_four_inks_are_mixed_as_their_formula_says(adobe: int, backend: str) -> None:
+    """Stored inverted: 255 is no ink, and R = C K / 255 of what is stored."""
+    stored = np.array([[[250, 40, 90, 200], [10, 240, 128, 255]], [[0, 0, 0, 90], [255] * 4]])
+    inks = np.repeat(np.repeat(stored, 64, 0), 64, 1).astype(np.uint8)
+    data = simplejpeg.encode_jpeg(inks, 95, "CMYK", "444")  # as YCCK
+    if adobe == 0:
+        data = encoded(Image.fromarray(255 - inks, "CMYK"), "JPEG", quality=95, subsampling=0)
+    assert data[data.index(b"Adobe") + 11] == adobe
+    pixels = prepare(data, Settings(side=128, backend=backend)).pixels
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        *colours, black = stored[row, column].tolist()
+        expected = np.array([colour * black / 255 for colour in colours])
+        assert np.abs(pixels[64 * row + 32, 64 * column + 32] - expected).max() <= 3
 
 
 # --------------------------------------------------------------------------- oddities of JPEGs
@@ -582,6 +635,18 @@ def test_a_picture_just_under_the_limit_stays_under_1_gib(kind: str) -> None:
     said, mebibytes = peak_of_prepare(data)
     assert kind in said
     assert 150 < mebibytes < 1024
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_largest_untidy_jpeg_stays_under_1_gib(backend: str) -> None:
+    """Of as many pixels and bytes as are taken, held twice: without the junk, too."""
+    data = encoded(Image.new("RGB", (6300, 6300), (90, 10, 200)), "JPEG", progressive=True)
+    data = data[:20] + b"junk" + data[20:-2]
+    data += bytes(MAX_BYTES - len(data) - 2) + b"\xff\xd9"
+    said, mebibytes = peak_of_prepare(data, backend)
+    assert "JPEG" in said
+    assert 500 < mebibytes < 1024
 
 
 JPEG = jpeg_bytes(picture(90, 70))
