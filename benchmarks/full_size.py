@@ -1,18 +1,20 @@
 """`prep resize` at ImageNet's size: 1,281,167 pictures in 1000 class tars, killed halfway.
 
-    python benchmarks/full_size.py PICTURES WORK [--share 1.0] [--out results.json]
+    python -m benchmarks.full_size PICTURES WORK [--share 1.0] [--unpacked] [--out results.json]
 
 Archives true in structure are made in WORK/archives: ILSVRC2012_img_train.tar (a tar of a tar a
 class, with the number of pictures that ImageNet has of it), ILSVRC2012_img_val.tar and a devkit.
 The pictures are those below PICTURES, repeated as often as it takes. `prep resize` then runs on
 them in place; it is killed (SIGKILL, workers too) when half of train's class tars are done, and
 started again. Reported: rate at the start and at the end, the parent's and a worker's memory, and
-how many units were done twice. `--share` makes every class smaller, for a trial.
+how many of the finished units were done again. `--share` makes every class smaller, for a trial;
+`--unpacked` takes the same pictures as class folders of hard links instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import itertools
 import os
@@ -34,6 +36,7 @@ from benchmarks.report import tell
 from prep.handover import read_card
 from prep.images import EXTENSIONS
 from prep.manifest import Manifest, load
+from prep.sources.listing import UNIT_SIZE
 
 VAL = 50_000
 POLL = 1.0  # seconds
@@ -80,10 +83,24 @@ def build(pictures: Iterator[bytes], folder: Path, manifest: Manifest, share: fl
     return total
 
 
-def pictures_below(folder: Path) -> Iterator[bytes]:
-    """The files of every picture, again and again."""
+def unpack(paths: Iterator[Path], folder: Path, manifest: Manifest, share: float) -> int:
+    """Link the pictures into class folders; returns the number of training pictures."""
+    total = 0
+    for known in manifest.classes:
+        train = max(int(known.images["train"] * share), 1)
+        for split, count in (("train", train), ("val", max(int(known.images["val"] * share), 1))):
+            (folder / split / known.folder).mkdir(parents=True)
+            for number in range(count):
+                name = folder / split / known.folder / f"{known.folder}_{number}.JPEG"
+                name.hardlink_to(next(paths))
+        total += train
+    return total
+
+
+def pictures_below(folder: Path) -> Iterator[Path]:
+    """Every picture, again and again."""
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
-    return (path.read_bytes() for path in itertools.cycle(paths))
+    return itertools.cycle(paths)
 
 
 class Watch(threading.Thread):
@@ -93,6 +110,7 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self._process, self._rows, self._counts = process, rows, counts
         self.done: list[tuple[float, int, int]] = []  # seconds, units, pictures
+        self.units: dict[int, int] = {}  # that were done, and when: the time of its rows' file
         self.parent_peak = self.worker_private_peak = 0  # bytes
 
     def run(self) -> None:
@@ -101,6 +119,7 @@ class Watch(threading.Thread):
             finished = self.finished()
             if self.done and len(finished) < self.done[-1][1]:
                 break  # the run is over and clears its journal away
+            self.units.update(finished)
             pictures = sum(self._counts[unit] for unit in finished)
             self.done.append((time.monotonic() - started, len(finished), pictures))
             self.parent_peak = max(self.parent_peak, status(self._process.pid, "VmHWM"))
@@ -108,11 +127,13 @@ class Watch(threading.Thread):
                 self.worker_private_peak = max(self.worker_private_peak, private(pid))
             time.sleep(POLL)
 
-    def finished(self) -> set[int]:
-        try:
-            return {int(path.name[:6]) for path in self._rows.glob("0*.parquet")}
-        except FileNotFoundError:
-            return set()
+    def finished(self) -> dict[int, int]:
+        """The units whose rows are there, and the time of that file, ns."""
+        units = {}
+        with contextlib.suppress(FileNotFoundError):  # the run is over
+            for path in self._rows.glob("0*.parquet"):
+                units[int(path.name[:6])] = path.stat().st_mtime_ns
+        return units
 
 
 def rates(done: list[tuple[float, int]]) -> dict[str, float]:
@@ -160,7 +181,7 @@ def run(archives: Path, out: Path, counts: list[int], kill: bool, options: list[
     watch = Watch(process, out / ".prep" / "train", counts)
     watch.start()
     while kill and process.poll() is None:
-        if len(watch.finished()) >= KILL_AT * len(counts):
+        if len(watch.units) >= KILL_AT * len(counts):
             os.killpg(process.pid, signal.SIGKILL)
             break
         time.sleep(POLL / 4)
@@ -176,18 +197,30 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--unpacked", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     manifest = load("imagenet-1k")
     archives, out = arguments.work / "archives", arguments.work / "out"
     started = time.monotonic()
     if not archives.exists():
-        build(pictures_below(arguments.pictures), archives, manifest, arguments.share)
+        paths = pictures_below(arguments.pictures)
+        if arguments.unpacked:
+            unpack(paths, archives, manifest, arguments.share)
+        else:
+            data = (path.read_bytes() for path in paths)
+            build(data, archives, manifest, arguments.share)
     built = time.monotonic() - started
-    counts = [max(int(known.images["train"] * arguments.share), 1) for known in manifest.classes]
+    of_classes = [
+        max(int(known.images["train"] * arguments.share), 1) for known in manifest.classes
+    ]
+    counts = of_classes
+    if arguments.unpacked:
+        whole, rest = divmod(sum(of_classes), UNIT_SIZE)
+        counts = [UNIT_SIZE] * whole + [rest] * bool(rest)
     options = ["--partial"]  # the archives are smaller than ImageNet's
     killed = run(archives, out, counts, kill=True, options=options)
-    kept = killed.finished()
+    kept, killed_at = killed.finished(), time.time()
     started = time.monotonic()
     resumed = run(archives, out, counts, kill=False, options=options)
     seconds = killed.done[-1][0] + time.monotonic() - started
@@ -195,8 +228,9 @@ def main() -> None:
     # A class's folder has changed last when its last picture was written.
     ends = sorted(
         ((out / "train" / known.folder).stat().st_mtime, count)
-        for known, count in zip(manifest.classes, counts, strict=True)
+        for known, count in zip(manifest.classes, of_classes, strict=True)
     )
+    before = [end for end in ends if end[0] < killed_at]
     rejected = sum(1 for _ in (out / "rejects.jsonl").open())
     report: dict[str, Any] = {
         "machine": machine(),
@@ -205,13 +239,14 @@ def main() -> None:
         "samples": card.samples,
         "pixels_id": card.pixels_id,
         "rejected": rejected,
-        "seconds to build the archives": round(built),
+        "from": "class folders of hard links" if arguments.unpacked else "archives of archives",
+        "seconds to make the source": round(built),
         "seconds of both runs": round(seconds),
-        "images/s until the kill": rates(ends[: len(kept)]),
-        "images/s after it": rates(ends[len(kept) :]),
+        "images/s until the kill": rates(before),
+        "images/s after it": rates(ends[len(before) :]),
         "units done when killed": len(kept),
         "units": len(counts),
-        "first unit count seen by the second run": resumed.done[0][1],
+        "of them done again": sum(resumed.units.get(unit) != when for unit, when in kept.items()),
         "peak memory of the parent, MiB": max(killed.parent_peak, resumed.parent_peak) >> 20,
         "peak private memory of a worker, MiB": max(
             killed.worker_private_peak, resumed.worker_private_peak
