@@ -25,7 +25,7 @@ from prep import handover, prepared
 from prep.beton import plan_layout
 from prep.build_split import STREAM, Streamed, stream_split
 from prep.claim import work_folder
-from prep.files import whole_file, without_partial
+from prep.files import naming, whole_file, without_partial
 from prep.finish import SplitSummary, already_done, card_of, check_splits, manifest_rows
 from prep.place import LostSampleError
 from prep.plan import BETON, Options, plan, refuse_other_plan
@@ -129,8 +129,9 @@ def _finish(
         statistics = statistics_of(done.so_far.total, samples.card.pixels_id)
     beton = name.with_name(name.name + ".beton")
     partial = without_partial(beton)
-    done.stream.link(partial, plan_layout(samples.sizes.astype(np.uint64)).data_start)
-    claim_all(partial, samples)
+    with naming(beton):
+        done.stream.link(partial, plan_layout(samples.sizes.astype(np.uint64)).data_start)
+        claim_all(partial, samples)
     try:
         write_split(samples, statistics, beton, "jpg", options.jobs)
     except LostSampleError as error:  # there are no files to take it from again

@@ -40,17 +40,16 @@ def whole_file(path: Path, resume: bool = False) -> Iterator[Path]:
     partial = partial_of(path)
     descriptor = _locked_file(partial, path)
     try:
-        if not resume:
-            os.ftruncate(descriptor, 0)
-        yield partial
-        make_durable(partial)
-        partial.replace(target_of(path))
-        sync_folder(partial.parent)
+        with naming(path):
+            if not resume:
+                os.ftruncate(descriptor, 0)
+            yield partial
+            make_durable(partial)
+            partial.replace(target_of(path))
+            sync_folder(partial.parent)
     except BaseException as error:
         if not (resume and _can_go_on(error)):
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a write names no file
-            error.filename = str(path)
         raise
     finally:
         os.close(descriptor)
@@ -65,14 +64,13 @@ def own_whole_file(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        yield partial
-        make_durable(partial)
-        partial.replace(path)
-        sync_folder(path.parent)
-    except BaseException as error:
+        with naming(path):
+            yield partial
+            make_durable(partial)
+            partial.replace(path)
+            sync_folder(path.parent)
+    except BaseException:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a write names no file
-            error.filename = str(path)
         raise
 
 
@@ -97,6 +95,20 @@ def write_first(path: Path, text: str) -> None:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError of the block name `path`, where it names no file: that of a write does not.
+
+    One that is a sentence alone, without a number, stays so: with a name it would lose that.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def _can_go_on(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prep.beton import PAGE_SIZE, data_start
-from prep.files import write_at
+from prep.files import naming, write_at
 from prep.program import UserError
 
 
@@ -43,14 +43,15 @@ class SampleStream:
     def append(self, jpegs: bytes, sizes: Sequence[int]) -> None:
         """Add samples, whose bytes follow one another in `jpegs`."""
         data, start, stop = memoryview(jpegs), 0, 0  # of what is not yet written
-        for size in sizes:
-            place = self._place(size)
-            if place != self._end:
-                write_at(self._file, data[start:stop], self._end - (stop - start))
-                start = stop
-            stop += size
-            self._end = place + size
-        write_at(self._file, data[start:stop], self._end - (stop - start))
+        with naming(self._path):
+            for size in sizes:
+                place = self._place(size)
+                if place != self._end:
+                    write_at(self._file, data[start:stop], self._end - (stop - start))
+                    start = stop
+                stop += size
+                self._end = place + size
+            write_at(self._file, data[start:stop], self._end - (stop - start))
 
     def _place(self, size: int) -> int:
         """Where a sample of `size` bytes goes."""
@@ -63,7 +64,8 @@ class SampleStream:
         return self._end if used + size <= PAGE_SIZE else self._end + PAGE_SIZE - used
 
     def make_durable(self) -> None:
-        os.fdatasync(self._file)
+        with naming(self._path):
+            os.fdatasync(self._file)
 
     def link(self, path: Path, start: int) -> None:
         """Make `path`, which is not there, the same file, or a copy with another first page."""

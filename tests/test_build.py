@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -549,11 +550,48 @@ def test_two_runs_at_once(src: Path, tmp_path: Path) -> None:
     run(src, out)
 
 
-def test_a_full_disk_ends_it_and_room_lets_it_go_on(src: Path, small_disk: Path) -> None:
-    fill_disk(small_disk, 12)
-    with pytest.raises(OSError, match="No space left on device"):
-        run(src, small_disk / "out")
-    assert not list((small_disk / "out").glob("*.beton"))
+def test_a_full_disk_ends_it_and_room_lets_it_go_on(
+    src: Path, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full at the stream, a unit's rows, its checkpoint, the manifest, the beton or beside it."""
+    monkeypatch.setattr("prep.beton.PAGE_SIZE", 1 << 14)
+    monkeypatch.setattr("prep.stream.PAGE_SIZE", 1 << 14)
+    run(src, tmp_path / "whole")
+    expected, out = contents(tmp_path / "whole"), small_disk / "out"
+    full_at = []
+    for blocks in range(75):
+        filler, failure = fill_disk(small_disk, blocks), None
+        try:
+            run(src, out)
+        except OSError as error:
+            failure = error
+        if failure is not None:
+            assert "No space left on device" in str(failure)
+            full_at.append(str(Path(failure.filename).relative_to(out)))
+            assert not list(out.glob("*.beton"))
+            all_taken = (out / "rejects.jsonl").exists()
+            filler.unlink()
+            again = run(src, out)
+            assert not all_taken or [summary.done_now for summary in again] == [0, 0, 0]
+        assert contents(out) == expected
+        shutil.rmtree(out)
+    assert 40 < len(full_at) < 75
+    assert set(full_at) >= {
+        *(".prep/train/beton", ".prep/train/000000.parquet", ".prep/train/sums.checkpoint"),
+        *("train.parquet", "train.beton"),
+    }
+
+
+def test_a_disk_that_is_full_for_the_claims_is_told_by_the_beton(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(build, "claim_all", fail)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        run(src, tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out" / "train.beton")
 
 
 def test_a_split_without_any_picture_is_refused(tmp_path: Path) -> None:

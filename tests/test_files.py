@@ -151,6 +151,11 @@ def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / "file")
 
 
+def test_a_failure_without_a_number_keeps_its_sentence(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot write mode P as JPEG"), whole_file(tmp_path / "file"):
+        raise OSError("cannot write mode P as JPEG")
+
+
 def test_a_new_file_has_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

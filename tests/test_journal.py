@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -34,7 +35,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "train.beton"
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, pages: int, failure: type[BaseException]) -> None:
+def stop_after(monkeypatch: pytest.MonkeyPatch, pages: int, failure: BaseException) -> None:
     """Let the write end with `failure` when so many pages are in the journal."""
     real, noted = Journal.add, 0
 
@@ -58,7 +59,7 @@ def whole(prepared_set: Path, tmp_path: Path) -> bytes:
 def stopped(prepared_set: Path, place: Path, pages: int) -> None:
     """A write of `pages` pages that Ctrl-C ended."""
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, pages, KeyboardInterrupt)
+        stop_after(patch, pages, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             write_beton(prepared_set / "train", place, "raw", jobs=2)
     assert [path.name for path in place.parent.glob("train.*")] == ["train.beton.partial"]
@@ -120,7 +121,7 @@ def test_the_rest_of_another_beton_is_not_carried_on(
     if other in changed:
         before = changed[other]
         with pytest.MonkeyPatch.context() as patch:
-            stop_after(patch, 0 if other == "mode" else 1, KeyboardInterrupt)  # of one page, jpg
+            stop_after(patch, 0 if other == "mode" else 1, KeyboardInterrupt())  # of one page, jpg
             with pytest.raises(KeyboardInterrupt):
                 write_beton(before[0], place, before[1], 1, before[2])
         assert partial.exists()
@@ -135,7 +136,7 @@ def test_the_rest_of_another_beton_is_not_carried_on(
 def test_a_write_that_fails_leaves_nothing(
     prepared_set: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_after(monkeypatch, 3, OSError)
+    stop_after(monkeypatch, 3, OSError(errno.EIO, "Input/output error"))
     with pytest.raises(OSError, match="train"):
         write_beton(prepared_set / "train", place, "raw", jobs=2)
     assert list(place.parent.iterdir()) == []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from conftest import CLASSES, ODD_NAMES, small_jpeg, tar_bytes
+from conftest import CLASSES, ODD_NAMES, fill_disk, small_jpeg, tar_bytes
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -262,6 +262,27 @@ def test_a_damaged_beton_is_one_line_from_each_command(
         assert ended.code == 1
         assert re.fullmatch(rf"prep: {path}: .*sample 0.*\n", ended.err)
     assert not (tmp_path / "x.png").exists()
+
+
+def test_a_full_disk_is_one_line_from_build_too(
+    source: Path, small_disk: Path, tmp_path: Path, prep_program: Program
+) -> None:
+    fill_disk(small_disk, 25)
+    options = ("--size", "64", "--jobs", "1")
+    ended = prep_program("build", source, small_disk / "out", *options)
+    assert (ended.code, ended.out) == (1, "")
+    assert re.fullmatch(
+        r"prep: .*/disk/out/\S+: No space left on device; make room, then run the same command "
+        r"again\n",
+        ended.err,
+    )
+    assert [path.name for path in (small_disk / "out").iterdir()] == [".prep"]
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    for out in (small_disk / "out", tmp_path / "whole"):
+        ended = prep_program("build", source, out, *options)
+        assert (ended.code, ended.err) == (0, "")
+    for path in (tmp_path / "whole").iterdir():
+        assert (small_disk / "out" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_a_full_disk_is_one_line(source: Path, small_disk: Path, prep_program: Program) -> None:
