@@ -16,6 +16,8 @@ import os
 import numpy as np
 import numpy.typing as npt
 
+from prep.files import write_at
+
 CRC32 = np.dtype("<u4")
 
 
@@ -32,16 +34,17 @@ class Journal:
             self.claims = np.frombuffer(found, CRC32, len(found) // CRC32.itemsize)
         else:  # of another beton, or of none
             os.ftruncate(file, 0)
-            os.pwrite(file, plan, end)
+            write_at(file, memoryview(plan), end)
 
     @staticmethod
     def begin(file: int, end: int, plan: bytes) -> None:
         """Note that what is in `file` is of the beton with this plan."""
-        os.pwrite(file, plan, end)
+        write_at(file, memoryview(plan), end)
 
     def add(self, first: int, crc32: npt.NDArray[np.uint32]) -> None:
         """Note the checksums of samples from `first` on: they are in the file."""
-        os.pwrite(self._file, crc32.astype(CRC32).tobytes(), self._first + first * CRC32.itemsize)
+        noted = memoryview(crc32.astype(CRC32).tobytes())
+        write_at(self._file, noted, self._first + first * CRC32.itemsize)
 
     def cut_off(self) -> None:
         os.ftruncate(self._file, self._end)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import fill_disk
 
 from prep import beton, write
 from prep.files import whole_file
@@ -218,6 +219,20 @@ def test_a_journal_gives_back_what_was_noted(tmp_path: Path) -> None:
     first.cut_off()
     assert os.fstat(file).st_size == 1000
     os.close(file)
+
+
+def test_what_a_full_disk_takes_a_part_of_is_an_error(small_disk: Path) -> None:
+    """The end lies in a block that is there, so that some bytes fit behind it."""
+    end = 4096 - len(PLAN) - 8
+    with (small_disk / "x").open("w+b", buffering=0) as opened:
+        file = opened.fileno()
+        os.pwrite(file, b"of the samples", end - 20)
+        fill_disk(small_disk, 0)
+        with pytest.raises(OSError, match="No space left on device"):
+            Journal.begin(file, end + 20, PLAN)
+        Journal.begin(file, end, PLAN)
+        with pytest.raises(OSError, match="No space left on device"):
+            Journal(file, end, 9, PLAN).add(0, np.arange(9, dtype=np.uint32))
 
 
 def test_a_second_writer_does_not_touch_what_the_first_has(prepared_set: Path, place: Path) -> None:
