@@ -18,13 +18,16 @@ from typing import Protocol
 import pytest
 from conftest import CLASSES, ODD_NAMES, fill_disk, small_jpeg, tar_bytes
 from PIL import Image
+from test_write import spoil_a_jpeg
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import prep
-from prep import stats_sheet
+from prep import handover, stats_sheet
 from prep.cli import app, main
 from prep.files import whole_file
+from prep.handover import ClassEntry
+from prep.manifest import load
 from prep.program import UserError
 
 COMMANDS = [
@@ -332,6 +335,67 @@ def test_what_stops_write_beton_is_one_line_and_leaves_nothing(
         assert left == ({"train.beton.partial"} if kept else set())
 
 
+@pytest.mark.parametrize(
+    ("command", "there", "said"),
+    [
+        ("build", "", r"cannot create .*disk/out: Read-only file system; give another folder"),
+        (
+            "build",
+            "out",
+            r".*disk/out/\.prep: Read-only file system; give a place that this user .*",
+        ),
+        ("build", "out/.prep", r".*disk/out/\.prep/lock: Read-only file system; give a place .*"),
+        (
+            "write-beton",
+            "out",
+            r"cannot write .*out/train\.beton: Read-only file system; give a .*",
+        ),
+    ],
+)
+def test_a_read_only_place_is_refused_before_any_work(
+    prepared_set: Path,
+    source: Path,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prep_program: Program,
+    command: str,
+    there: str,
+    said: str,
+) -> None:
+    for work in ("prep.build.stream_split", "prep.write.ensure_page"):
+        monkeypatch.setattr(work, lambda *_: pytest.fail("it has begun to work"))
+    (small_disk / there).mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    before = sorted(small_disk.rglob("*"))
+    out = small_disk / "out"
+    arguments = {
+        "build": (source, out),
+        "write-beton": (prepared_set / "train", out / "train.beton"),
+    }
+    ended = prep_program(command, *arguments[command], "--jobs", "1")
+    assert (ended.code, ended.out) == (1, "")
+    assert re.fullmatch(rf"prep: {said}\n", ended.err)
+    assert sorted(small_disk.rglob("*")) == before
+
+
+def test_verify_decode_refuses_what_the_headers_do_not_show(
+    copy: Path, tmp_path: Path, prep_program: Program
+) -> None:
+    name = spoil_a_jpeg(copy)
+    beton = tmp_path / "betons" / "train.beton"
+    beton.parent.mkdir()
+    arguments = ("write-beton", copy / "train", beton)
+    ended = prep_program(*arguments, "--verify", "decode")
+    assert (ended.code, ended.out) == (1, "")
+    assert re.fullmatch(
+        rf"prep: sample 4, \S+/{name}, cannot be decoded \(.+\); run `prep resize` again\n",
+        ended.err,
+    )
+    assert list(beton.parent.iterdir()) == []
+    assert prep_program(*arguments).code == 0
+    assert beton.exists()
+
+
 def test_ctrl_c_ends_a_run_without_a_traceback_and_it_carries_on(
     source: Path, tmp_path: Path
 ) -> None:
@@ -409,6 +473,31 @@ def test_from_pictures_to_a_verified_beton(source: Path, tmp_path: Path) -> None
     for name, size in (("mean", (stats_sheet.WIDTH, stats_sheet.HEIGHT)), ("sheet", (1324, 304))):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.size == size
+
+
+def test_stats_of_imagenet_s_classes_shows_the_authors_beneath_its_own(
+    copy: Path, prep_program: Program
+) -> None:
+    card = handover.read_card(copy / "train.json")
+    imagenet = load("imagenet-1k")
+    classes = tuple(ClassEntry(known.folder, known.name, 0) for known in imagenet.classes)
+    handover.write_card(dataclasses.replace(card, classes=classes), copy / "train.json")
+    ended = prep_program("stats", copy / "train", "--jobs", "1")
+    assert (ended.code, ended.err) == (0, "")
+    lines = [line.split("│")[1:-1] for line in ended.out.splitlines() if "│" in line]
+    shown = [(line[0].strip(), [float(v) for v in line[1:] if v.strip()]) for line in lines]
+    ours, theirs = shown[::2], shown[1::2]
+    axes = [f"principal axis {number}" for number in (1, 2, 3)]
+    assert [name for name, _ in ours] == ["mean", *axes]
+    (authors,) = imagenet.statistics
+    assert {name for name, _ in theirs} == {authors.by}
+    assert theirs[0][1] == list(authors.channel_mean)
+    for axis, ((_, measured), (_, published)) in enumerate(zip(ours[1:], theirs[1:], strict=True)):
+        turned = published[:3]
+        assert sum(a * b for a, b in zip(turned, measured[:3], strict=True)) >= 0
+        assert [abs(value) for value in turned] == [abs(value) for value in authors.axes[axis]]
+        assert published[3] == authors.standard_deviations[axis]
+    assert f"{authors.by}: {authors.source}" in ended.out
 
 
 def test_missing_statistics_are_a_warning_that_says_what_to_run(copy: Path, tmp_path: Path) -> None:

@@ -495,8 +495,11 @@ def test_ctrl_c_leaves_no_thread_that_writes(
 # --------------------------------------------------------------------------- decoding
 
 
-def test_with_decode_a_jpeg_that_does_not_decode_is_refused(copy: Path, place: Path) -> None:
-    """Its checksum is the manifest's: it was prepared so."""
+def spoil_a_jpeg(copy: Path) -> str:
+    """Make training sample 4 a JPEG whose second half is missing, and manifest and card say so.
+
+    Returns its name.
+    """
     path = copy / "train.parquet"
     table = pq.read_table(path)
     row = 4
@@ -512,13 +515,17 @@ def test_with_decode_a_jpeg_that_does_not_decode_is_refused(copy: Path, place: P
         table = table.set_column(index, name, pa.array(column, table.schema.field(name).type))
     pq.write_table(table, path)
     labels = table["label"].to_numpy().astype(np.int64)
-    object.__setattr__(
-        card := read_card(copy / "train.json"),
-        "pixels_id",
-        handover.pixels_id(labels, prepared.digests(table["sha256"])),
-    )
+    pixels_id = handover.pixels_id(labels, prepared.digests(table["sha256"]))
+    card = dataclasses.replace(read_card(copy / "train.json"), pixels_id=pixels_id)
     handover.write_card(card, copy / "train.json")
     (copy / "train.stats.npz").unlink()
-    write_beton(copy / "train", place, "jpg", jobs=1)
-    with pytest.raises(UserError, match=rf"sample 4, .*{victim.name}, cannot be decoded"):
+    return victim.name
+
+
+def test_with_decode_a_jpeg_that_does_not_decode_is_refused(copy: Path, place: Path) -> None:
+    """Its checksum is the manifest's: it was prepared so."""
+    name = spoil_a_jpeg(copy)
+    with pytest.raises(UserError, match=rf"sample 4, .*{name}, cannot be decoded"):
         write_beton(copy / "train", place, "jpg", jobs=1, decode=True)
+    assert names_in(place.parent) == []
+    write_beton(copy / "train", place, "jpg", jobs=1)
