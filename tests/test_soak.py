@@ -150,7 +150,7 @@ class WriteBeton:
 
 
 class Stats:
-    """500 pictures, forty times over: 20 units."""
+    """500 pictures, sixty times over: 30 units."""
 
     name = "stats"
 
@@ -160,9 +160,9 @@ class Stats:
         resize.resize(find_source(source), self._set, plan.Options(max_rejects=1.0))
         train = self._set / "train"
         split, table = open_prepared(train), pq.read_table(manifest_path(train))
-        write_manifest([table] * 40, plan_of(train), manifest_path(train))
-        named = pixels_id(np.tile(split.labels, 40), np.tile(split.digests, (40, 1)))
-        many = dataclasses.replace(split.card, samples=40 * len(split), pixels_id=named)
+        write_manifest([table] * 60, plan_of(train), manifest_path(train))
+        named = pixels_id(np.tile(split.labels, 60), np.tile(split.digests, (60, 1)))
+        many = dataclasses.replace(split.card, samples=60 * len(split), pixels_id=named)
         write_card(many, split_card_path(train))
         self.units = -(-many.samples // stats.UNIT_SIZE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from train import __version__, cli, options
 from train import metrics as run_metrics
+from train.dataset import open_dataset
 from train.recipe import load_recipe, recipe_names, recipe_text
 
 HELP_SECONDS = 0.5  # of processor time, the design's limit
@@ -195,6 +197,30 @@ def test_run_prints_the_checkpoint_and_resumes(
     out, err = capsys.readouterr()
     assert out == f"{run_folder / 'last.pt'}\n"
     assert "has finished" in err
+
+
+def test_a_damaged_record_ends_a_run_with_its_name(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beton = copied / "train.beton"
+    with beton.open("r+b") as file:
+        file.seek(int(open_dataset(beton).records.ptr[11]) + 500)
+        file.write(b"\0\0\0\0")
+    assert call("run", "--beton", beton, "--out", tmp_path / "run", *TINY, *ONE_THREAD) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"train: {beton}: sample 11 ")
+    assert "its crc32 is not the one that was written" in last
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_a_run_says_whether_the_pipeline_was_compiled_or_loaded_and_how_long_that_took(
+    betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beton = betons / "train.beton"
+    assert call("run", "--beton", beton, "--out", tmp_path / "run", *TINY, *ONE_THREAD) == 0
+    said = capsys.readouterr().err
+    assert "compiling the pipeline, unless an earlier run has left it on disk ..." in said
+    assert re.search(r"pipeline (compiled|loaded), first batch read: \d+\.\d s", said)
 
 
 def test_a_summary_of_the_network_is_printed_and_changes_nothing(
