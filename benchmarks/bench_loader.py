@@ -61,6 +61,7 @@ PARTS = (
     ways.CRC32,
     DECODE,
     ways.BATCHES,
+    ways.FIVE_BATCHES,
     ways.MAPPED,
     ways.NEW_MAPPING,
     ways.SAMPLES,

@@ -7,7 +7,8 @@ libjpeg-turbo's testimages and image-rs/jpeg-decoder's tests. Every file in it g
 prep.images.prepare with the default settings, in a process of its own kind that is killed after
 SECONDS; what its private memory grew to is noted. Every accepted file that is not a plain baseline
 JPEG is compared with ImageMagick's rendering (`convert`; Pillow's where that has none), after the
-same resize. The result names what differs by more than the tolerance.
+same resize. The result names what differs by more than the tolerance, and what a person who looked
+at both renderings saw (LOOKED_AT).
 """
 
 from __future__ import annotations
@@ -32,6 +33,49 @@ from prep.images import Pixels, RejectedImageError, Settings, prepare
 SECONDS = 30
 MEAN_TOLERANCE, MAX_TOLERANCE = 1.0, 16  # grey levels, of 256x256x3 numbers
 SETTINGS = Settings()
+
+# What a person saw who looked at both renderings of what differs.
+CHROMA = "both right: libavif and ImageMagick enlarge the colours differently"
+INVERTED = "ours right: ImageMagick 6 shows 2 and 4 bits with 0 for white as a negative"
+CANVAS = "both right: ours is the whole canvas, ImageMagick's the first frame's part of it"
+AS_RGB = "ours right: ImageMagick takes YCbCr for RGB"
+LOOKED_AT = {
+    **dict.fromkeys(
+        [
+            f"Tests/images/avif/{name}.avif"
+            for name in (
+                "hopper-missing-pixi",
+                "hopper",
+                "icc_profile",
+                "icc_profile_none",
+                "rot0mir1",
+                "rot1mir1",
+                "rot2mir0",
+            )
+        ],
+        CHROMA,
+    ),
+    **{
+        f"Tests/images/tiff_gray_2_4_bpp/hopper{bits}.tif": INVERTED
+        for bits in ("2I", "2IR", "4I", "4IR")
+    },
+    "Tests/images/avif/transparency.avif": "ours right: white shows through, ImageMagick shows the colour",
+    "Tests/images/bmp/b/badrle.bmp": "damaged: what is missing is anybody's guess",
+    "Tests/images/bmp/b/pal8badindex.bmp": "damaged: colours that its palette does not have",
+    "Tests/images/bmp/q/pal8os2v2.bmp": "ours right: ImageMagick 6 reads the palette wrongly",
+    "Tests/images/bmp/q/rgb32fakealpha.bmp": "ours right: the fourth byte is no alpha there",
+    "Tests/images/clipboard.dib": "ours right: the fourth byte is no alpha there",
+    "Tests/images/crash-74d2a78403a5a59db1fb0a2b8735ac068a75f6e3.tif": "damaged fax; both legible",
+    "Tests/images/dispose_bgnd_transparency.gif": CANVAS,
+    "Tests/images/first_frame_transparency.gif": CANVAS,
+    "Tests/images/hopper.Lab.tif": "both right: other rounding from CIELAB",
+    "Tests/images/lab-red.tif": "both right: other rounding from CIELAB",
+    "Tests/images/old-style-jpeg-compression-no-samplesperpixel.tif": AS_RGB,
+    "Tests/images/old-style-jpeg-compression.tif": AS_RGB,
+    "Tests/images/pil123p.png": "both right: ImageMagick honours the gamma",
+    "Tests/images/pil123rgba.png": "both right: ImageMagick honours the gamma",
+    "Tests/images/tiff_tiled_cmyk_jpeg.tif": "ours right: red letters; ImageMagick's is white",
+}
 
 Answer = tuple[str, str, Pixels | None, int]  # "accepted" or "rejected", kind or reason, MiB
 
@@ -166,6 +210,7 @@ def examine(folder: Path, decoder: Decoder) -> dict[str, Any]:
                         "from": other[0],
                         "mean": round(float(difference.mean()), 2),
                         "max": int(difference.max()),
+                        "looked at": LOOKED_AT.get(name, "not yet"),
                     }
                 )
     return {

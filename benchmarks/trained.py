@@ -1,0 +1,102 @@
+"""What runs of `train` came to: their epochs, and how they do on test data, as one results file.
+
+    python -m benchmarks.trained RUN [RUN ...] --data TEXT [--note TEXT] [--test BETON]
+        [--views 1|5|10|all] [--out benchmarks/results/train-NAME.json]
+
+Of each run: which recipe with which of its values changed, parameters, machine and versions, every
+epoch's losses and errors, how long it took; and `train eval` on --test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine
+from benchmarks.report import tell
+from train.recipe import load_recipe, recipe_names
+from train.report.gather import Run, gather
+
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+OF_AN_EPOCH = (
+    "epoch",
+    "step",
+    "loss",
+    "top1_error",
+    "val_loss",
+    "val_top1_error",
+    "val_top5_error",
+    "learning_rate",
+    "images_per_s",
+)
+
+
+def changed(run: Run) -> dict[str, Any]:
+    """The recipe's values that are not those of the recipe of its name."""
+    recipe = run.checkpoint.recipe
+    if recipe.name not in recipe_names():
+        return dataclasses.asdict(recipe)
+    original = dataclasses.asdict(load_recipe(recipe.name))
+    values = dataclasses.asdict(recipe)
+    return {name: value for name, value in values.items() if value != original[name]}
+
+
+def judged(folder: Path, test: Path, views: str) -> dict[str, Any]:
+    program = str(Path(sys.executable).parent / "train")
+    command = [program, "eval", str(folder), "--beton", str(test), "--views", views, "--json"]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return {"samples": found["samples"], "views": found["views"]}
+
+
+def summary(run: Run) -> dict[str, Any]:
+    start = run.starts[-1]
+    return {
+        "recipe": run.checkpoint.recipe.name,
+        "changed": changed(run),
+        "network": run.checkpoint.recipe.network,
+        "parameters": sum(
+            values.numel()
+            for name, values in run.checkpoint.network.items()
+            if not name.endswith(BUFFERS)
+        ),
+        "samples": start.train.card["samples"],
+        "classes": start.train.card["classes"],
+        "steps": run.checkpoint.step,
+        "device": start.device,
+        "cpu": start.cpu,
+        "threads": start.threads,
+        "seconds": round(run.seconds),
+        "epochs": [
+            {name: round(row[name], 6) for name in OF_AN_EPOCH if name in row} for row in run.epochs
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--data", required=True, help="what the pictures are, in words")
+    parser.add_argument("--note", help="what a reader of the figures has to know")
+    parser.add_argument("--test", type=Path)
+    parser.add_argument("--views", default="1")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    report: dict[str, Any] = {"machine": machine(), "data": arguments.data, "runs": {}}
+    if arguments.note:
+        report["note"] = arguments.note
+    for folder in arguments.runs:
+        found = summary(gather(folder))
+        if arguments.test:
+            found["test"] = judged(folder, arguments.test, arguments.views)
+        report["runs"][folder.name] = found
+    tell(report, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
