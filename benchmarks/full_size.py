@@ -1,6 +1,7 @@
 """`prep resize` at ImageNet's size: 1,281,167 pictures in 1000 class tars, killed halfway.
 
-    python -m benchmarks.full_size PICTURES WORK [--share 1.0] [--unpacked] [--out results.json]
+    python -m benchmarks.full_size PICTURES WORK [--share 1.0] [--unpacked] [--called TEXT]
+        [--out results.json]
 
 Archives true in structure are made in WORK/archives: ILSVRC2012_img_train.tar (a tar of a tar a
 class, with the number of pictures that ImageNet has of it), ILSVRC2012_img_val.tar and a devkit.
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--unpacked", action="store_true")
+    parser.add_argument("--called", help="what the pictures are; default: their folder's name")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     manifest = load("imagenet-1k")
@@ -234,7 +236,7 @@ def main() -> None:
     rejected = sum(1 for _ in (out / "rejects.jsonl").open())
     report: dict[str, Any] = {
         "machine": machine(),
-        "pictures": f"{arguments.pictures.name}, repeated",
+        "pictures": f"{arguments.called or arguments.pictures.name}, repeated",
         "train": sum(counts),
         "samples": card.samples,
         "pixels_id": card.pixels_id,

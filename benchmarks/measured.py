@@ -8,76 +8,32 @@ it. A figure that is wanted in a text and lies in a results file belongs into su
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmarks import bench_beton, bench_resize, demo
+from benchmarks import bench_beton, demo, measured_train, resize_ways
 from benchmarks import loader_ways as ways
+from benchmarks.wording import (
+    RESULTS,
+    ROOT,
+    Report,
+    images,
+    link,
+    made_on,
+    minutes,
+    report,
+    table,
+    times,
+    wrapped,
+)
 from prep.manifest import load
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = "benchmarks/results"
 IMAGENET = 1_281_167  # training images
-WIDTH = 100
 PART = re.compile(
     r"(?P<begin><!-- measured: (?P<name>.+?) -->)\n.*?(?P<end><!-- end -->)", re.DOTALL
 )
-LOADER = (
-    ("FFCV's `imdecode` alone, into one buffer in memory", ways.DECODE),
-    ("`--feed gpu`, the loader's part: read, checked, decoded to uint8", ways.GPU),
-    ("`--feed cpu`: and cropped, mirrored, less the mean, with noise, float32", ways.CPU),
-    ("FFCV's Loader, decoding alone", ways.LOADER),
-    ("FFCV's Loader, crop, flip, `NormalizeImage` (no mean image, no noise)", ways.NORMALIZE),
-    ("torch's DataLoader, PIL and NumPy, the same augmentation", ways.PAPER),
-    ("the same with a PCA of each picture, as write-ups have it", ways.WRITE_UPS),
-)
-Report = dict[str, Any]
-
-
-def report(name: str) -> Report:
-    found: Report = json.loads((ROOT / RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found
-
-
-# --------------------------------------------------------------------------- words and numbers
-
-
-def images(rate: Report | None) -> str:
-    return "" if rate is None else f"{rate['median']:,.0f} images/s"
-
-
-def times(ratio: Report) -> str:
-    """The median, and how far rounds were apart."""
-    return f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
-
-
-def minutes(samples: int, rate: float) -> str:
-    return f"{samples / rate / 60:.0f} min"
-
-
-def made_on(found: Report) -> str:
-    machine = found["machine"]
-    cpu = re.sub(r"\(R\)| Processor", "", machine["cpu"])
-    return f"{cpu}, {machine['cores']} cores, {machine['date']}"
-
-
-def link(name: str, text: str = "data") -> str:
-    return f"[{text}]({RESULTS}/{name}.json)"
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    lines = [list(head), *map(list, rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return [f"| {' | '.join(cells)} |" for cells in lines]
-
-
-def wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 # --------------------------------------------------------------------------- the parts
@@ -105,7 +61,7 @@ def beside_others() -> list[str]:
     def row(what: str, here: Report, usual: str, there: Report, ratio: Report) -> list[str]:
         return [what, images(here), f"{usual}: {images(there)}", times(ratio)]
 
-    rates, unit, other = resize["images/s"], bench_resize.UNIT, bench_resize.TORCHVISION
+    rates, unit, other = resize["images/s"], resize_ways.UNIT, resize_ways.TORCHVISION
     rows = [
         row(
             "`prep resize`, one core",
@@ -194,16 +150,17 @@ def stages() -> list[str]:
     ]
 
 
-def resize_ways() -> list[str]:
+def ways_of_resizing() -> list[str]:
     found = report("resize-imagenet-originals")
     ratios = found["ratios"]
-    floor = bench_resize.FLOORS[0]
+    floor = resize_ways.FLOORS[0]
     rows = [
         [way, *(images(cores and cores[f"{count} workers"]) for count in (1, 2))]
         for way, cores in found["images/s"].items()
         if "reused" not in way and cores is not None
     ]
-    unit, turbo = bench_resize.UNIT, "prep turbo, in memory"
+    unit, turbo = resize_ways.UNIT, "prep turbo, in memory"
+    tar = resize_ways.TAR_UNIT
     return [
         *table(("what is done to a picture", "one core", "two cores"), rows),
         "",
@@ -211,10 +168,12 @@ def resize_ways() -> list[str]:
             f"Medians of {found['rounds']} rounds on {found['pictures']:,} ImageNet originals "
             f"({link('resize-imagenet-originals')}; {made_on(found)}). A unit of `prep resize` has "
             f"{times(ratios[f'{unit} / {floor}'])} of the rate of decoding and encoding alone, in "
-            f"memory {times(ratios[f'{turbo} / {floor}'])}; two workers make "
-            f"{times(ratios[f'{unit}, 2 workers / 1'])} of one. A unit writes a JPEG a picture, "
-            'then waits for the disk once (syncfs), then for its rows (fsync); "file to file" '
-            "waits for nothing. Backend pillow decodes a JPEG twice: Pillow says nothing of damage."
+            f"memory {times(ratios[f'{turbo} / {floor}'])}, with `--layout tar` "
+            f"{times(ratios[f'{tar} / {floor}'])}; two workers make "
+            f"{times(ratios[f'{unit}, 2 workers / 1'])} of one. A unit writes a JPEG a picture and "
+            "waits until all are on the disk (syncfs), then for its rows (fsync); with `--layout "
+            'tar`, one file of all its JPEGs (fsync). "File to file" waits for nothing. Backend '
+            "pillow decodes a JPEG twice: Pillow says nothing of damage."
         ),
     ]
 
@@ -269,78 +228,18 @@ def kills() -> list[str]:
     )
 
 
-def loader_ways() -> list[str]:
-    found = report("loader-imagenet-originals")
-    kinds = ("quality 90", "quality 95", "raw")
-
-    def cell(kind: str, way: str) -> str:
-        cores = found[kind]["images/s"].get(way)
-        return images(cores and cores["one core"])
-
-    def ratio(text: str, kind: str, cores: str | None = "one core") -> str:
-        value = found[kind]["ratios"][text]
-        return times(value if cores is None else value[cores])
-
-    jpeg = kinds[:2]
-    gpu, cpu = (
-        " and ".join(ratio(f"{way} / {ways.DECODE}", kind) for kind in jpeg)
-        for way in (ways.GPU, ways.CPU)
-    )
-    two = " and ".join(ratio(f"{ways.CPU}, two cores / one core", kind, None) for kind in jpeg)
-    two_gpu = " and ".join(ratio(f"{ways.GPU}, two cores / one core", kind, None) for kind in jpeg)
-    wanted = [
-        found["targets"][text]
-        for text in (
-            f"{ways.GPU} / {ways.DECODE}",
-            f"{ways.CPU} / {ways.DECODE}",
-            f"{ways.CPU}, two cores / one core",
-        )
-    ]
-    two_floor = " and ".join(
-        ratio(f"{ways.DECODE}, two cores / one core", kind, None) for kind in jpeg
-    )
-    return [
-        *table(
-            ("a core, ImageNet originals at 256, from the page cache", *kinds),
-            ([text, *(cell(kind, way) for kind in kinds)] for text, way in LOADER),
-        ),
-        "",
-        *wrapped(
-            f"Medians of {found['rounds']} rounds, interleaved "
-            f"({link('loader-imagenet-originals')}, with two cores, and what each part "
-            f"costs; {made_on(found)}). Of the rate of decoding alone `gpu` keeps {gpu} at the two "
-            f"qualities, `cpu` {cpu}. Two cores make {two_gpu} of one with `gpu`, {two} with "
-            f"`cpu`; of decoding alone, {two_floor}. Wanted were {wanted[0]}, "
-            f"{wanted[1]} and {wanted[2]}."
-        ),
-    ]
-
-
-def large_loader() -> list[str]:
-    found = report("large-loader")
-    random, quasi = found["random"], found["quasi-random"]
-    left = found["bytes of memory left for programs and the page cache"]
-    memory = max(way["memory of the process at its peak, MiB"] for way in (random, quasi))
-    return wrapped(
-        f"A beton larger than memory, raw, {found['bytes'] / 1e9:.1f} GB with {left / 1e9:.1f} GB "
-        f"left for programs and the page cache: a whole epoch of `random` at "
-        f"{random['images/s']:,} images/s ({random['MB/s']:,} MB/s), of `quasi-random` at "
-        f"{quasi['images/s']:,}, each reading the file once, in {memory} MiB "
-        f"({link('large-loader')}; {made_on(found)}). Disks that are slow at reading here and "
-        "there, which `quasi-random` is for, are not measured."
-    )
-
-
 PARTS: dict[str, Callable[[], list[str]]] = {
     "demo": demo_transcript,
     "beside others": beside_others,
     "stages": stages,
     "kills": kills,
-    "resize": resize_ways,
+    "resize": ways_of_resizing,
     "stats": stats_rate,
     "full size": full_size,
-    "loader": loader_ways,
-    "large loader": large_loader,
+    "loader": measured_train.loader_ways,
+    "loader's parts": measured_train.loader_parts,
+    "large loader": measured_train.large_loader,
+    "trained": measured_train.trained,
 }
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +25,8 @@ from prep.files import own_whole_file
 from prep.pictures import Run, Store, prepare_run
 from prep.program import UserError
 from prep.unit_rows import rows_file
+
+SYNC_EVERY = 128  # files; the last ones alone are waited for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +69,24 @@ def _store(unit: Unit) -> Iterator[Store]:
             yield append
         return
 
-    folder = str(unit.images_folder)
+    folder, numbers = str(unit.images_folder), itertools.count(1)
+    syncs: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as disk:  # which takes what is written while more is made
 
-    def write(name: str, jpeg: bytes) -> int:
-        path = f"{folder}/{name}"
-        try:
-            _write_file(path, jpeg)
-        except OSError as error:
-            raise _cannot_write(path, error.strerror) from error
-        return 0
+        def write(name: str, jpeg: bytes) -> int:
+            path = f"{folder}/{name}"
+            try:
+                _write_file(path, jpeg)
+            except OSError as error:
+                raise _cannot_write(path, error.strerror) from error
+            if next(numbers) % SYNC_EVERY == 0:
+                syncs.append(disk.submit(_make_durable, unit.images_folder))
+            return 0
 
-    yield write
-    _make_durable(unit.images_folder)
+        yield write
+        for sync in syncs:
+            sync.result()
+        _make_durable(unit.images_folder)
 
 
 def _write_file(path: str, data: bytes) -> None:
@@ -84,18 +94,23 @@ def _write_file(path: str, data: bytes) -> None:
 
     A whole file that is there already, from a worker that was thought dead, stays whole throughout.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    how, new = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, True
+    try:
+        descriptor = os.open(path, how | os.O_EXCL, 0o666)
+    except FileExistsError:
+        descriptor, new = os.open(path, how, 0o666), False
     try:
         written = os.write(descriptor, data)
         while written < len(data):  # the disk is nearly full, or a signal came
             written += os.write(descriptor, data[written:])
-        os.ftruncate(descriptor, len(data))
+        if not new:
+            os.ftruncate(descriptor, len(data))
     finally:
         os.close(descriptor)
 
 
 def _make_durable(folder: Path) -> None:
-    """Put a unit's files on disk in one call; an fsync for each would cost 0.2 ms a file."""
+    """Put what is written on the disk in one call; an fsync for each would cost 0.2 ms a file."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         libc = ctypes.CDLL(None, use_errno=True)

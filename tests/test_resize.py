@@ -313,6 +313,25 @@ def test_a_unit_s_pictures_are_durable_before_its_journal_row(
     assert synced == [(2, 0), (3, 1), (5, 2), (6, 3)]  # pictures and rows so far; one is bad
 
 
+def test_a_disk_that_fails_while_pictures_are_made_leaves_no_rows(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resize_unit, "SYNC_EVERY", 2)
+    synced: list[int] = []
+
+    def make_durable(folder: Path) -> None:
+        synced.append(len(list(folder.rglob("*.jpg"))))
+        if len(synced) == 1:
+            raise UserError("cannot write")
+
+    monkeypatch.setattr(resize_unit, "_make_durable", make_durable)
+    found = find_source(tiny)
+    with pytest.raises(UserError, match="cannot write"):
+        run(dataclasses.replace(found, splits={"train": found.splits["train"]}), tmp_path / "out")
+    assert len(synced) > 1  # the next one went well
+    assert not list((tmp_path / "out" / ".prep" / "train").glob("0*.parquet"))
+
+
 def test_finished_units_are_not_done_again(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

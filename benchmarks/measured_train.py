@@ -1,0 +1,153 @@
+"""The measured parts that are of `train`: its loader, and what runs came to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks import loader_ways as ways
+from benchmarks.wording import (
+    RESULTS,
+    ROOT,
+    images,
+    link,
+    made_on,
+    report,
+    table,
+    times,
+    wrapped,
+)
+
+LOADER = (
+    ("FFCV's `imdecode` alone, into one buffer in memory", ways.DECODE),
+    ("`--feed gpu`, the loader's part: read, checked, decoded to uint8", ways.GPU),
+    ("`--feed cpu`: and cropped, mirrored, less the mean, with noise, float32", ways.CPU),
+    ("FFCV's Loader, decoding alone", ways.LOADER),
+    ("FFCV's Loader, crop, flip, `NormalizeImage` (no mean image, no noise)", ways.NORMALIZE),
+    ("torch's DataLoader, PIL and NumPy, the same augmentation", ways.PAPER),
+    ("the same with a PCA of each picture, as write-ups have it", ways.WRITE_UPS),
+)
+PARTS_OF_A_SAMPLE = (
+    ways.READ,
+    ways.CRC32,
+    ways.ONE_BUFFER,
+    ways.FIVE_BATCHES,
+    ways.SAMPLES,
+    ways.AUGMENT,
+)
+
+
+# --------------------------------------------------------------------------- the loader
+
+
+def loader_ways() -> list[str]:
+    found = report("loader-imagenet-originals")
+    kinds = ("quality 90", "quality 95", "raw")
+
+    def cell(kind: str, way: str) -> str:
+        cores = found[kind]["images/s"].get(way)
+        return images(cores and cores["one core"])
+
+    def ratio(text: str, kind: str, cores: str | None = "one core") -> str:
+        value = found[kind]["ratios"][text]
+        return times(value if cores is None else value[cores])
+
+    jpeg = kinds[:2]
+    gpu, cpu = (
+        " and ".join(ratio(f"{way} / {ways.DECODE}", kind) for kind in jpeg)
+        for way in (ways.GPU, ways.CPU)
+    )
+    two = " and ".join(ratio(f"{ways.CPU}, two cores / one core", kind, None) for kind in jpeg)
+    two_gpu = " and ".join(ratio(f"{ways.GPU}, two cores / one core", kind, None) for kind in jpeg)
+    wanted = [
+        found["targets"][text]
+        for text in (
+            f"{ways.GPU} / {ways.DECODE}",
+            f"{ways.CPU} / {ways.DECODE}",
+            f"{ways.CPU}, two cores / one core",
+        )
+    ]
+    two_floor = " and ".join(
+        ratio(f"{ways.DECODE}, two cores / one core", kind, None) for kind in jpeg
+    )
+    return [
+        *table(
+            ("a core, ImageNet originals at 256, from the page cache", *kinds),
+            ([text, *(cell(kind, way) for kind in kinds)] for text, way in LOADER),
+        ),
+        "",
+        *wrapped(
+            f"Medians of {found['rounds']} rounds, interleaved "
+            f"({link('loader-imagenet-originals')}, with two cores, and what each part "
+            f"costs; {made_on(found)}). Of the rate of decoding alone `gpu` keeps {gpu} at the two "
+            f"qualities, `cpu` {cpu}. Two cores make {two_gpu} of one with `gpu`, {two} with "
+            f"`cpu`; of decoding alone, {two_floor}. Wanted were {wanted[0]}, "
+            f"{wanted[1]} and {wanted[2]}."
+        ),
+    ]
+
+
+def loader_parts() -> list[str]:
+    """Where the time of the loader goes, a sample on one core."""
+    found, kinds = report("loader-imagenet-originals"), ("quality 90", "quality 95")
+    costs = {kind: found[kind]["a sample on one core, microseconds"] for kind in kinds}
+
+    def us(kind: str, way: str) -> str:
+        return f"{1e6 / found[kind]['images/s'][way]['one core']['median']:.0f} us"
+
+    rows = [
+        [part, *(f"{costs[kind][part]['median']:.1f} us" for kind in kinds)]
+        for part in PARTS_OF_A_SAMPLE
+    ]
+    for text, way in (("all of `--feed gpu`", ways.GPU), ("all of `--feed cpu`", ways.CPU)):
+        rows.append([text, *(us(kind, way) for kind in kinds)])
+    return table(("a sample, one core", *kinds), rows)
+
+
+def large_loader() -> list[str]:
+    found = report("large-loader")
+    random, quasi = found["random"], found["quasi-random"]
+    left = found["bytes of memory left for programs and the page cache"]
+    memory = max(way["memory of the process at its peak, MiB"] for way in (random, quasi))
+    return wrapped(
+        f"A beton larger than memory, raw, {found['bytes'] / 1e9:.1f} GB with {left / 1e9:.1f} GB "
+        f"left for programs and the page cache: a whole epoch of `random` at "
+        f"{random['images/s']:,} images/s ({random['MB/s']:,} MB/s), of `quasi-random` at "
+        f"{quasi['images/s']:,}, each reading the file once, in {memory} MiB "
+        f"({link('large-loader')}; {made_on(found)}). Disks that are slow at reading here and "
+        "there, which `quasi-random` is for, are not measured."
+    )
+
+
+# --------------------------------------------------------------------------- runs
+
+
+def trained() -> list[str]:
+    """What runs on real pictures came to; the files are benchmarks.trained's."""
+    rows, words = [], []
+    for path in sorted((ROOT / RESULTS).glob("train-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows += [_trained(name, run) for name, run in found["runs"].items()]
+        note = f"; {found['note']}" if "note" in found else ""
+        words.append(f"{link(path.stem)}: {found['data']} ({made_on(found)}{note}).")
+    head = ("run", "changed", "parameters", "pictures", "steps", "loss", "top-1 accuracy", "of")
+    return [*table(head, rows), "", *wrapped(" ".join(words))]
+
+
+def _trained(name: str, run: dict[str, Any]) -> list[str]:
+    last = run["epochs"][-1]
+    error, judged = last["val_top1_error"], "validation"
+    if "test" in run:
+        (views,) = run["test"]["views"].values()
+        error, judged = views["top1_error"], "test"
+    changed = ", ".join(f"{key}={value}" for key, value in run["changed"].items()) or "nothing"
+    return [
+        f"{name}: recipe `{run['recipe']}`",
+        changed,
+        f"{run['parameters']:,}",
+        f"{run['samples']:,}",
+        f"{run['steps']:,}",
+        f"{run['epochs'][0]['loss']:.3f} to {last['loss']:.3f}",
+        f"{1 - error:.1%}",
+        judged,
+    ]
