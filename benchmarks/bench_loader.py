@@ -29,9 +29,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
-import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +37,7 @@ import numpy as np
 
 from benchmarks import loader_ways as ways
 from benchmarks.loader_ways import CPU, DECODE, GPU, PAPER, WRITE_UPS, Task
-from benchmarks.machine import machine
+from benchmarks.machine import bound, machine
 from benchmarks.report import spread, tell
 from prep import handover, plan, resize
 from prep.sample import draw_sample
@@ -60,6 +58,7 @@ PARTS = (
     ways.READ,
     ways.CRC32,
     DECODE,
+    ways.IN_ORDER,
     ways.BATCHES,
     ways.FIVE_BATCHES,
     ways.MAPPED,
@@ -111,20 +110,6 @@ class Crew:
     def close(self) -> None:
         self._pipe.close()
         self._process.join()
-
-
-@contextlib.contextmanager
-def bound(cores: int) -> Iterator[None]:
-    """Processes started within have only so many cores, where the system can do that."""
-    if not hasattr(os, "sched_setaffinity"):  # macOS
-        yield
-        return
-    every = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(every)[-cores:])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, every)
 
 
 # --------------------------------------------------------------------------- the report

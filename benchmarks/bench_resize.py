@@ -31,7 +31,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from benchmarks.machine import machine
+from benchmarks.machine import bound, machine
 from benchmarks.report import spread, tell
 from benchmarks.resize_ways import (
     FLOORS,
@@ -83,11 +83,12 @@ class Workers:
         for number in range(count):
             ours, theirs = multiprocessing.Pipe()
             share = paths[number::count]
-            multiprocessing.Process(
-                target=serve,
-                args=(theirs, share, out / f"{count}.{number}", img2dataset),
-                daemon=True,
-            ).start()
+            with bound(count):  # one worker has one core for all its threads
+                multiprocessing.Process(
+                    target=serve,
+                    args=(theirs, share, out / f"{count}.{number}", img2dataset),
+                    daemon=True,
+                ).start()
             theirs.close()
             self.pipes.append(ours)
         ways: list[list[str]] = [pipe.recv() for pipe in self.pipes]

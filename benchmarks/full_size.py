@@ -205,6 +205,8 @@ def main() -> None:
     manifest = load("imagenet-1k")
     archives, out = arguments.work / "archives", arguments.work / "out"
     started = time.monotonic()
+    if archives.exists() and (archives / "train").is_dir() != arguments.unpacked:
+        raise SystemExit(f"{archives} is the other kind of source; give another WORK")
     if not archives.exists():
         paths = pictures_below(arguments.pictures)
         if arguments.unpacked:

@@ -1,12 +1,14 @@
-"""What a measurement is made on: machine and versions, for the results' JSON; and its disk."""
+"""What a measurement is made on: machine, versions, for the results' JSON; its cores and disk."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
 import shutil
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,20 @@ def remove(*folders: Path) -> None:
     for folder in folders:
         shutil.rmtree(folder)
     time.sleep(6)
+
+
+@contextlib.contextmanager
+def bound(cores: int) -> Iterator[None]:
+    """Processes started within have only so many cores, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):  # macOS
+        yield
+        return
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(every)[-cores:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
 
 
 def _cpu_info() -> list[str]:

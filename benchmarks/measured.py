@@ -179,21 +179,25 @@ def ways_of_resizing() -> list[str]:
 
 
 def full_size() -> list[str]:
-    found, beton = report("full-size"), report("large-beton")
+    found, folders = report("full-size"), report("full-size-folders")
+    beton = report("large-beton")
     before, after = found["images/s until the kill"], found["images/s after it"]
     written, verified = beton["write-beton"], beton["verify"]
     return wrapped(
         f"At full size, with smaller pictures, so that all fits a small disk: {found['train']:,} "
-        f"pictures ({found['pictures']}) in {found['units']:,} class tars; `prep resize` was "
+        f"pictures ({found['pictures']}) in archives of archives; `prep resize` was "
         f"killed when half were done and started again: {before['first tenth']:,.0f} images/s in "
         f"the first tenth before the kill, {before['last tenth']:,.0f} in the last, "
         f"{after['first tenth']:,.0f} and {after['last tenth']:,.0f} after it, at most "
         f"{found['peak memory of the parent, MiB']} MiB in the parent process and "
         f"{found['peak private memory of a worker, MiB']} in a worker ({link('full-size')}; "
-        f"{made_on(found)}). {beton['samples']:,} JPEGs of {beton['mean_bytes'] / 1e3:.0f} KB "
-        f"became a beton of {beton['bytes'] / 1e9:.0f} GB in {written['seconds']:.0f} s, which "
-        f"`verify` checked in {verified['seconds']:.0f} s, with at most "
-        f"{written['peak memory of the parent, MiB']} MiB in the parent process "
+        f"{made_on(found)}); from class folders of as many files at most "
+        f"{folders['peak memory of the parent, MiB']} and "
+        f"{folders['peak private memory of a worker, MiB']} MiB "
+        f"({link('full-size-folders')}). {beton['samples']:,} JPEGs of "
+        f"{beton['mean_bytes'] / 1e3:.0f} KB became a beton of {beton['bytes'] / 1e9:.0f} GB in "
+        f"{written['seconds']:.0f} s, which `verify` checked in {verified['seconds']:.0f} s, with "
+        f"at most {written['peak memory of the parent, MiB']} MiB in the parent process "
         f"({link('large-beton')}; {made_on(beton)})."
     )
 

@@ -17,6 +17,7 @@ from benchmarks.wording import (
     times,
     wrapped,
 )
+from prep.program import counted
 
 LOADER = (
     ("FFCV's `imdecode` alone, into one buffer in memory", ways.DECODE),
@@ -123,31 +124,33 @@ def large_loader() -> list[str]:
 
 
 def trained() -> list[str]:
-    """What runs on real pictures came to; the files are benchmarks.trained's."""
+    """What runs on real pictures came to, by results as benchmarks.trained writes them."""
     rows, words = [], []
     for path in sorted((ROOT / RESULTS).glob("train-*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         rows += [_trained(name, run) for name, run in found["runs"].items()]
         note = f"; {found['note']}" if "note" in found else ""
         words.append(f"{link(path.stem)}: {found['data']} ({made_on(found)}{note}).")
-    head = ("run", "changed", "parameters", "pictures", "steps", "loss", "top-1 accuracy", "of")
+    head = ("run", "changed", "parameters", "pictures", "epochs", "loss", "top-1 accuracy")
     return [*table(head, rows), "", *wrapped(" ".join(words))]
 
 
 def _trained(name: str, run: dict[str, Any]) -> list[str]:
     last = run["epochs"][-1]
-    error, judged = last["val_top1_error"], "validation"
     if "test" in run:
-        (views,) = run["test"]["views"].values()
-        error, judged = views["top1_error"], "test"
+        views, judged = max(run["test"]["views"].items(), key=lambda item: int(item[0]))
+        accuracy = (
+            f"{1 - judged['top1_error']:.1%} of test pictures, by {counted(int(views), 'view')}"
+        )
+    else:
+        accuracy = f"{1 - last['val_top1_error']:.1%} of validation pictures"
     changed = ", ".join(f"{key}={value}" for key, value in run["changed"].items()) or "nothing"
     return [
         f"{name}: recipe `{run['recipe']}`",
         changed,
         f"{run['parameters']:,}",
         f"{run['samples']:,}",
-        f"{run['steps']:,}",
+        f"{last['epoch']} of {run['of epochs']}, {run['steps']:,} steps",
         f"{run['epochs'][0]['loss']:.3f} to {last['loss']:.3f}",
-        f"{1 - error:.1%}",
-        judged,
+        accuracy,
     ]

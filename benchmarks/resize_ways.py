@@ -33,15 +33,15 @@ from prep.pictures import Run
 from prep.resize_unit import Unit as ResizeUnit
 from prep.resize_unit import resize_unit
 from prep.sources.folders import read_files
-from prep.sources.listing import ListingBuilder
+from prep.sources.listing import UNIT_SIZE, ListingBuilder
 
 SIDE, QUALITY = 256, 95
 WRITTEN = {  # for the report
     "in memory": "nothing",
     "file to file": "a JPEG a picture; the disk is not waited for",
-    "a unit of `prep resize`": "a JPEG a picture, a syncfs for every 128 and for the last ones, of "
-    "which the last alone is waited for, then their rows, an fsync",
-    "a unit of `prep resize --layout tar`": "one file of all JPEGs, then their rows, an fsync each",
+    "a unit of `prep resize`": "a JPEG a picture, one syncfs after another meanwhile, the last "
+    "one for all 512, then their rows, an fsync",
+    "a unit of `prep resize --layout tar`": "one file of 512 JPEGs, then their rows, an fsync each",
 }
 TORCHVISION = "torchvision on PIL, file to file"
 TURBO = "prep turbo, file to file"
@@ -78,8 +78,8 @@ class Ways:
             settings = Settings(backend=backend)
             self.by_name[f"prep {backend}, in memory"] = functools.partial(self.picture, settings)
             self.by_name[f"prep {backend}, file to file"] = functools.partial(self.files, settings)
-        self.by_name[UNIT] = functools.partial(self.unit, "tree")
-        self.by_name[TAR_UNIT] = functools.partial(self.unit, "tar")
+        self.by_name[UNIT] = functools.partial(self.units, "tree")
+        self.by_name[TAR_UNIT] = functools.partial(self.units, "tar")
         if img2dataset is not None:
             os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network
             sys.path.append(str(img2dataset))  # this project's packages come first
@@ -143,26 +143,22 @@ class Ways:
             (self.out / path.name).write_bytes(jpeg)
             rows.append((hashlib.sha256(jpeg).hexdigest(), zlib.crc32(jpeg)))
 
-    def unit(self, layout: str) -> None:
+    def units(self, layout: str) -> None:
+        """As many as a worker of `prep resize` makes of so many pictures."""
         with claimed(self.out, self.out) as claim:
-            resize_unit(
-                ResizeUnit(
-                    Run(
-                        number=0,
-                        root=Path("/"),
-                        entries=self.entries,
-                        read=read_files,
-                        names=tuple(path.name for path in self.paths),
-                        folders=(),
-                        whole_stem=False,
-                        settings=Settings(),
-                    ),
-                    layout=layout,
-                    images_folder=self.out,
-                    work=self.out,
-                    claim=claim,
+            for number, start in enumerate(range(0, len(self.paths), UNIT_SIZE)):
+                stop = min(start + UNIT_SIZE, len(self.paths))
+                run = Run(
+                    number,
+                    root=Path("/"),
+                    entries=self.entries.part(start, stop),
+                    read=read_files,
+                    names=tuple(path.name for path in self.paths[start:stop]),
+                    folders=(),
+                    whole_stem=False,
+                    settings=Settings(),
                 )
-            )
+                resize_unit(ResizeUnit(run, layout, self.out, self.out, claim))
 
     def img2dataset(self) -> None:
         resizer = importlib.import_module("img2dataset.resizer").Resizer(

@@ -68,6 +68,7 @@ def summary(run: Run) -> dict[str, Any]:
         "samples": start.train.card["samples"],
         "classes": start.train.card["classes"],
         "steps": run.checkpoint.step,
+        "of epochs": run.checkpoint.recipe.epochs,
         "device": start.device,
         "cpu": start.cpu,
         "threads": start.threads,

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-SWEEPS = 12  # each squares what is left beside the diagonal; after 6 nothing changes
+SWEEPS = 12  # each squares what is left beside the diagonal: further ones change nothing
 
 
 def principal_axes(

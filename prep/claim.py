@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from prep.files import naming
 from prep.locks import EXCLUSIVE, SHARED, lock, only_run
 from prep.program import UserError
 
@@ -75,13 +76,11 @@ def claimed(folder: Path, out: Path, part: bool = False) -> Iterator[Claim]:
         claim = Claim((folder / LOCKS[1]).absolute(), PARTS if part else uuid.uuid4().hex)
         descriptor = os.open(claim.file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not part:
-                _write(descriptor, claim)  # workers that come later find that their run is over
-            _wait_for_workers(descriptor, claim, out)
-            _write(descriptor, claim)
-        except OSError as error:
-            error.filename = str(claim.file)  # a write names no file
-            raise
+            with naming(claim.file):
+                if not part:
+                    _write(descriptor, claim)  # workers that come later find their run over
+                _wait_for_workers(descriptor, claim, out)
+                _write(descriptor, claim)
         finally:
             os.close(descriptor)
         yield claim

@@ -78,28 +78,31 @@ def write_first(path: Path, text: str) -> None:
     """Write a small file, unless it is there: of several processes, the first one's stays."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        make_durable(partial)
-        try:
-            path.hardlink_to(partial)
-        except FileExistsError:
-            return
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            if not path.exists():  # the next best thing
-                partial.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a write names no file
-        raise
+        with naming(path):
+            partial.write_text(text, encoding="utf-8")
+            make_durable(partial)
+            _link_first(partial, path)
+            sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def _link_first(partial: Path, path: Path) -> None:
+    """Give a file a second name, unless that is there."""
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if not path.exists():  # the next best thing
+            partial.replace(path)
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an OSError of the block name `path`, where it names no file: that of a write does not.
+    """Have an OSError of the block name `path`, where it names no file: a read or write does not.
 
     One that is a sentence alone, without a number, stays so: with a name it would lose that.
     """

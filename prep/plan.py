@@ -17,6 +17,8 @@ from prep.program import UserError
 from prep.sources import listing
 from prep.sources.listing import Source
 
+# What changes which pictures there are, or their classes: told before that they are others.
+CHOICES = ("val_fraction", "clutter", "manifest")
 WHILE_RUNNING = ("tools", "unit_size")  # what makes no difference to a finished split
 NO_OPTIONS = (*WHILE_RUNNING, "filter")  # which the user has not given
 BETON = "beton"  # the layout of `prep build`
@@ -51,9 +53,8 @@ def card_fields(source: Source, split: str, settings: Settings) -> dict[str, Any
 def plan(source: Source, split: str, options: Options) -> dict[str, Any]:
     """All that decides the prepared split, as JSON can hold it."""
     settings = options.settings
-    # What changes which pictures there are comes first, to be told before that they are others.
     return (
-        {name: source.choices.get(name, "") for name in ("val_fraction", "clutter", "manifest")}
+        {name: source.choices.get(name, "") for name in CHOICES}
         | card_fields(source, split, settings)
         | {
             "max_pixels": settings.max_pixels,
@@ -78,9 +79,11 @@ def refuse_other_plan(
     out = found.parent if finished else found.parent.parent
     left = "" if finished else f"{found.parent} and "
     for name, value in new.items():
+        if name in CHOICES and name not in old:
+            continue  # an older prep has not noted it; other pictures have another fingerprint
         if finished and name in WHILE_RUNNING:
             continue
-        if old.get(name, "") != value:
+        if old.get(name) != value:
             raise UserError(
                 f"{found} was prepared {_difference(name, old.get(name), value)}; give another "
                 f"folder than {out}, or remove {left}what is called {found.stem} in {out}"

@@ -26,7 +26,7 @@ from prep.pictures import Run, Store, prepare_run
 from prep.program import UserError
 from prep.unit_rows import rows_file
 
-SYNC_EVERY = 128  # files; the last ones alone are waited for
+SYNC_EVERY = 100  # files of a unit, so that few are left to be waited for at its end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +70,8 @@ def _store(unit: Unit) -> Iterator[Store]:
         return
 
     folder, numbers = str(unit.images_folder), itertools.count(1)
-    syncs: list[Future[None]] = []
-    with ThreadPoolExecutor(1) as disk:  # which takes what is written while more is made
+    disk = Disk(unit.images_folder)
+    try:
 
         def write(name: str, jpeg: bytes) -> int:
             path = f"{folder}/{name}"
@@ -80,13 +80,46 @@ def _store(unit: Unit) -> Iterator[Store]:
             except OSError as error:
                 raise _cannot_write(path, error.strerror) from error
             if next(numbers) % SYNC_EVERY == 0:
-                syncs.append(disk.submit(_make_durable, unit.images_folder))
+                disk.begin()
             return 0
 
         yield write
-        for sync in syncs:
-            sync.result()
-        _make_durable(unit.images_folder)
+        disk.wait()
+    finally:
+        disk.close()
+
+
+class Disk:
+    """Has what is written in a folder on the disk: `begin` in a thread, `wait` until all is.
+
+    One descriptor from the first file to the last: the system tells of a failure once, and to those
+    who had the file system open then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._descriptor = os.open(folder, os.O_RDONLY)
+        self._thread = ThreadPoolExecutor(1)
+        self._begun: Future[None] | None = None
+
+    def begin(self) -> None:
+        """Unless the disk is still busy with what was begun before; raises UserError as `wait`."""
+        if self._begun is None or self._begun.done():
+            self._raise_failure()
+            self._begun = self._thread.submit(_sync, self._descriptor, self._folder)
+
+    def wait(self) -> None:
+        """Raises UserError when something could not be written."""
+        self._raise_failure()
+        _sync(self._descriptor, self._folder)
+
+    def _raise_failure(self) -> None:
+        if self._begun is not None:
+            self._begun.result()
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        os.close(self._descriptor)
 
 
 def _write_file(path: str, data: bytes) -> None:
@@ -94,32 +127,24 @@ def _write_file(path: str, data: bytes) -> None:
 
     A whole file that is there already, from a worker that was thought dead, stays whole throughout.
     """
-    how, new = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, True
-    try:
-        descriptor = os.open(path, how | os.O_EXCL, 0o666)
-    except FileExistsError:
-        descriptor, new = os.open(path, how, 0o666), False
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         written = os.write(descriptor, data)
         while written < len(data):  # the disk is nearly full, or a signal came
             written += os.write(descriptor, data[written:])
-        if not new:
+        if os.fstat(descriptor).st_size > len(data):  # to cut takes 4 us where there is nothing to
             os.ftruncate(descriptor, len(data))
     finally:
         os.close(descriptor)
 
 
-def _make_durable(folder: Path) -> None:
-    """Put what is written on the disk in one call; an fsync for each would cost 0.2 ms a file."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if not hasattr(libc, "syncfs"):  # not Linux
-            os.sync()
-        elif libc.syncfs(descriptor) != 0:
-            raise _cannot_write(folder, os.strerror(ctypes.get_errno()))
-    finally:
-        os.close(descriptor)
+def _sync(descriptor: int, folder: Path) -> None:
+    """Put a file system's files on its disk in one call; an fsync for each costs 0.2 ms a file."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "syncfs"):  # not Linux
+        os.sync()
+    elif libc.syncfs(descriptor) != 0:
+        raise _cannot_write(folder, os.strerror(ctypes.get_errno()))
 
 
 def _cannot_write(path: Path | str, reason: str | None) -> UserError:

@@ -8,7 +8,6 @@ place follow. Each record has its crc32, so that what is damaged is named, not o
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from prep import beton, handover
 from prep.anatomy import head_fault, padding_fault, table_fault
 from prep.beton import Layout, Page
+from prep.files import naming
 from prep.handover import Card, Records
 from prep.order import labels_of
 from prep.page import jpeg_fault
@@ -67,7 +67,7 @@ def verify(path: Path, jobs: int | None) -> Card:
     _check_statistics(path, card)
     layout = beton.plan_layout(records.size)
     digest = hashlib.sha256()
-    with path.open("rb") as file, _naming(path):
+    with path.open("rb") as file, naming(path):
         _check_structure(file, path, layout, card)
         checked = []
         with progress(f"verify {path.name}", card.samples) as report:
@@ -85,16 +85,6 @@ def verify(path: Path, jobs: int | None) -> Card:
             f"the disk may be faulty, or the card is of another make: {REMEDY}"
         )
     return card
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """A disk that fails to read says no file's name."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 def _check_statistics(path: Path, card: Card) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prep import axes
 from prep.axes import principal_axes
 
 COVARIANCE = np.array(
@@ -23,6 +25,16 @@ def test_every_machine_has_these_bits() -> None:
     values, vectors = principal_axes(COVARIANCE)
     assert " ".join(value.hex() for value in values.tolist()) == VALUES
     assert " ".join(part.hex() for part in vectors.ravel().tolist()) == VECTORS
+
+
+def test_further_sweeps_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = np.random.default_rng(0).normal(size=(200, 3, 3)) * np.array([[1.0], [30.0], [900.0]])
+    found = [principal_axes(root @ root.T) for root in roots]
+    monkeypatch.setattr(axes, "SWEEPS", 2 * axes.SWEEPS)
+    for root, (values, vectors) in zip(roots, found, strict=True):
+        again = principal_axes(root @ root.T)
+        assert np.array_equal(values, again[0])
+        assert np.array_equal(vectors, again[1])
 
 
 def test_they_are_lapack_s_to_rounding() -> None:

@@ -553,7 +553,7 @@ def test_two_runs_at_once(src: Path, tmp_path: Path) -> None:
 def test_a_full_disk_ends_it_and_room_lets_it_go_on(
     src: Path, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Full at the stream, a unit's rows, its checkpoint, the manifest, the beton or beside it."""
+    """Full wherever a split writes; where at least is asserted at the end."""
     monkeypatch.setattr("prep.beton.PAGE_SIZE", 1 << 14)
     monkeypatch.setattr("prep.stream.PAGE_SIZE", 1 << 14)
     run(src, tmp_path / "whole")

@@ -28,6 +28,7 @@ from prep.cli import app, main
 from prep.files import whole_file
 from prep.handover import ClassEntry
 from prep.manifest import load
+from prep.plan import refuse_other_plan
 from prep.program import UserError
 
 COMMANDS = [
@@ -680,6 +681,14 @@ def test_a_class_of_clutter_that_is_no_longer_asked_for_is_named(
     ended = prep_program(*arguments)
     assert ended.code == 1
     assert "was prepared with --clutter given, this command says none;" in ended.err
+
+
+def test_what_an_older_prep_has_not_noted_is_no_contradiction(tmp_path: Path) -> None:
+    old = {"val_fraction": "", "source": "abc"}
+    new = {"val_fraction": "", "clutter": "", "manifest": "cifar-10", "source": "abc"}
+    refuse_other_plan(old, new, tmp_path / "train", finished=True)
+    with pytest.raises(UserError, match="from other pictures"):
+        refuse_other_plan(old, new | {"source": "def"}, tmp_path / "train", finished=True)
 
 
 def test_another_manifest_for_numbered_classes_is_named(

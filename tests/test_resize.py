@@ -266,9 +266,7 @@ def test_killed_at_any_step_the_same_command_ends_with_the_same_bytes(
 ) -> None:
     tiny = tiny_source(tmp_path / "src", train=2)
     monkeypatch.setattr(listing, "UNIT_SIZE", 3)
-    monkeypatch.setattr(
-        resize_unit, "_make_durable", lambda _: None
-    )  # power cuts are not tried here
+    monkeypatch.setattr(resize_unit, "_sync", lambda *_: None)  # power cuts are not tried here
     monkeypatch.setattr(os, "fsync", lambda _: None)
     found = find_source(tiny)
     run(found, tmp_path / "whole")
@@ -300,14 +298,14 @@ def test_a_unit_s_pictures_are_durable_before_its_journal_row(
 ) -> None:
     monkeypatch.setattr(listing, "UNIT_SIZE", 2)
     synced: list[tuple[int, int]] = []
-    real = resize_unit._make_durable
+    real = resize_unit._sync
 
-    def make_durable(folder: Path) -> None:
+    def sync(descriptor: int, folder: Path) -> None:
         journal = (tmp_path / "out" / ".prep" / "train").glob("0*.parquet")
         synced.append((len(list(folder.rglob("*.jpg"))), len(list(journal))))
-        real(folder)
+        real(descriptor, folder)
 
-    monkeypatch.setattr(resize_unit, "_make_durable", make_durable)
+    monkeypatch.setattr(resize_unit, "_sync", sync)
     found = find_source(tiny)
     run(dataclasses.replace(found, splits={"train": found.splits["train"]}), tmp_path / "out")
     assert synced == [(2, 0), (3, 1), (5, 2), (6, 3)]  # pictures and rows so far; one is bad
@@ -317,19 +315,36 @@ def test_a_disk_that_fails_while_pictures_are_made_leaves_no_rows(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resize_unit, "SYNC_EVERY", 2)
-    synced: list[int] = []
+    asked: list[int] = []
 
-    def make_durable(folder: Path) -> None:
-        synced.append(len(list(folder.rglob("*.jpg"))))
-        if len(synced) == 1:
+    def sync(descriptor: int, _: Path) -> None:
+        asked.append(descriptor)
+        if len(asked) == 1:
             raise UserError("cannot write")
 
-    monkeypatch.setattr(resize_unit, "_make_durable", make_durable)
+    monkeypatch.setattr(resize_unit, "_sync", sync)
     found = find_source(tiny)
     with pytest.raises(UserError, match="cannot write"):
         run(dataclasses.replace(found, splits={"train": found.splits["train"]}), tmp_path / "out")
-    assert len(synced) > 1  # the next one went well
     assert not list((tmp_path / "out" / ".prep" / "train").glob("0*.parquet"))
+
+
+def test_one_descriptor_hears_of_every_failure_of_the_disk_while_a_unit_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells a descriptor of what fails after it was opened."""
+    asked: list[int] = []
+    monkeypatch.setattr(resize_unit, "_sync", lambda descriptor, _: asked.append(descriptor))
+    disk = resize_unit.Disk(tmp_path)
+    for _ in range(3):
+        disk.begin()
+    disk.wait()
+    assert len(asked) >= 2
+    assert len(set(asked)) == 1
+    assert os.fstat(asked[0]).st_ino == tmp_path.stat().st_ino
+    disk.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(asked[0])
 
 
 def test_finished_units_are_not_done_again(

@@ -130,7 +130,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bytes(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "UNIT_SIZE", 7)
-    monkeypatch.setattr(resize_unit, "_make_durable", lambda _: None)
+    monkeypatch.setattr(resize_unit, "_sync", lambda *_: None)
     small = find_source(source, ("val",))
     options = Options(Settings(side=16), layout="tar", jobs=1)
     resize(small, tmp_path / "whole", options)

@@ -130,8 +130,8 @@ class Source:
     names: tuple[str, ...]  # for people, label order
     splits: dict[str, Split]
     skipped: Skipped = dataclasses.field(default_factory=Skipped)
-    # What options made of it: how train was divided ("val_fraction"), that the class of clutter was
-    # kept ("clutter"), whose names the classes have ("manifest").
+    # How train was divided ("val_fraction"), that the class of clutter was kept ("clutter"), the
+    # data set, named or recognised, whose names numbered classes have ("manifest").
     choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data_set: str = ""  # the name of its manifest, where its structure tells
 

@@ -84,7 +84,7 @@ def find_caltech(root: Path, clutter: bool) -> Source | None:
         names,
         splits,
         lister.skipped,
-        choices={"clutter": "given"} if clutter else {},
+        choices={"clutter": "given"} if CLUTTER in classes else {},
         data_set="caltech-256",
     )
 
