@@ -85,9 +85,23 @@ def read_header(jpeg: bytes, limits: Limits) -> Header | None:
             return None
     check_size(width, height, limits.max_pixels)
     # A small file has no room for so many; counting takes a tenth of a millisecond.
-    if len(jpeg) * width * height > LARGE and jpeg.count(b"\xff\xda") > MAX_SCANS:
+    large = len(jpeg) * width * height > LARGE
+    if large and not _is_one_scan(jpeg) and jpeg.count(b"\xff\xda") > MAX_SCANS:
         raise RejectedImageError(f"the JPEG has more than {MAX_SCANS} scans")
     return Header(width, height, colours)
+
+
+def _is_one_scan(jpeg: bytes) -> bool:
+    """Whether libjpeg reads no second scan: the first has every component, and all of it."""
+    place, components = 2, b""
+    while jpeg[place : place + 1] == b"\xff":
+        marker = jpeg[place + 1 : place + 2]
+        if marker in (b"\xc0", b"\xc1", b"\xc9"):  # sequential
+            components = jpeg[place + 9 : place + 10]
+        if marker == b"\xda":
+            return jpeg[place + 4 : place + 5] == components
+        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4])
+    return False
 
 
 def warning_of(jpeg: bytes, space: str) -> str:

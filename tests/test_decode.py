@@ -613,6 +613,15 @@ def test_a_jpeg_of_hundreds_of_scans_is_rejected() -> None:
     assert "scans" in reason(scans)
 
 
+def test_scans_count_in_a_sequential_jpeg_too_where_the_first_one_lacks_a_component() -> None:
+    data = encoded(picture(2000, 2000), "JPEG")
+    scan, more = data.index(b"\xff\xda"), b"\xff\xda" * 501 + bytes(100_000)
+    assert data[scan + 2 : scan + 5] == b"\0\x0c\x03"
+    of_one = b"\xff\xda\0\x08\x01\x01\0\0\x3f\0"
+    assert "scans" in reason(data[:scan] + of_one + data[scan + 14 :] + more)
+    assert prepare(data + more, Settings()).kind == "JPEG YCbCr"  # none of them is read
+
+
 @pytest.mark.parametrize(
     "data",
     [jpeg_of_size(65500, 65500, progressive=True), png(65535, 65535)],
