@@ -17,6 +17,7 @@ from prep.bounds import memory_bound
 MAX_PIXELS = 40_000_000  # ImageNet's largest picture, 7056x4488, has 31.7 million
 MAX_SCANS = 500  # progressive encoders write about 10; thousands could take a day to decode
 LARGE = 10**11  # bytes times pixels; half a megabyte of an ImageNet picture's size
+SEQUENTIAL = (0xC0, 0xC1, 0xC9)  # frames' markers
 # What libjpeg warns of when pixels are lost or may be.
 DAMAGE = re.compile(
     "premature end of data segment|bad Huffman code|bad arithmetic code|found marker"
@@ -92,15 +93,20 @@ def read_header(jpeg: bytes, limits: Limits) -> Header | None:
 
 
 def _is_one_scan(jpeg: bytes) -> bool:
-    """Whether libjpeg reads no second scan: the first has every component, and all of it."""
-    place, components = 2, b""
-    while jpeg[place : place + 1] == b"\xff":
-        marker = jpeg[place + 1 : place + 2]
-        if marker in (b"\xc0", b"\xc1", b"\xc9"):  # sequential
-            components = jpeg[place + 9 : place + 10]
-        if marker == b"\xda":
-            return jpeg[place + 4 : place + 5] == components
-        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4])
+    """Whether libjpeg reads no second scan: the first has every component, and all of it.
+
+    False where a header is not plainly one segment after the other, for libjpeg may see others.
+    """
+    place, components = 2, -1
+    while len(head := jpeg[place : place + 10]) == 10 and head[0] == 0xFF:
+        marker, length = head[1], int.from_bytes(head[2:4])
+        if marker in SEQUENTIAL:
+            components = head[9]
+        if marker == 0xDA:
+            return head[4] == components
+        if not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xD9 or length < 2:
+            return False
+        place += 2 + length
     return False
 
 

@@ -132,7 +132,7 @@ def _write_file(path: str, data: bytes) -> None:
         written = os.write(descriptor, data)
         while written < len(data):  # the disk is nearly full, or a signal came
             written += os.write(descriptor, data[written:])
-        if os.fstat(descriptor).st_size > len(data):  # to cut takes 4 us where there is nothing to
+        if os.fstat(descriptor).st_size > len(data):  # seldom, and asked more quickly than cut
             os.ftruncate(descriptor, len(data))
     finally:
         os.close(descriptor)

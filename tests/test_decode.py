@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pictures import SIDE, Pixels, difference, encoded, noise, picture, square
 from PIL import Image, ImageOps
 
-from prep import bounds, decode
+from prep import bounds, decode, jpeg
 from prep.images import BACKENDS, EXIF, MAX_BYTES, RejectedImageError, Settings, prepare
 from prep.jpeg import Limits
 
@@ -620,6 +620,15 @@ def test_scans_count_in_a_sequential_jpeg_too_where_the_first_one_lacks_a_compon
     of_one = b"\xff\xda\0\x08\x01\x01\0\0\x3f\0"
     assert "scans" in reason(data[:scan] + of_one + data[scan + 14 :] + more)
     assert prepare(data + more, Settings()).kind == "JPEG YCbCr"  # none of them is read
+
+
+@pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\xd0"])
+def test_a_marker_without_a_segment_does_not_hide_scans_from_the_count(marker: bytes) -> None:
+    """Whoever takes the next marker for its length, 65534, comes to a false header."""
+    frame = b"\xff\xc0\0\x11\x08\0\x10\0\x10\x03" + bytes(9)
+    scan = b"\xff\xda\0\x0c\x03" + bytes(9)
+    assert jpeg._is_one_scan(b"\xff\xd8" + frame + scan)
+    assert not jpeg._is_one_scan(b"\xff\xd8" + marker + b"\xff\xfe" + bytes(65532) + frame + scan)
 
 
 @pytest.mark.parametrize(
