@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,22 @@ def test_an_augmentation_that_cannot_be_compiled_is_used_as_it_is(
     made = augment.forward
     monkeypatch.setattr(torch, "compile", lambda *_, **__: made)
     assert compiled_if_possible(augment, stored.byte()) == (made, "")
+
+
+def test_the_screen_says_that_a_gpu_s_augmentation_is_compiled(
+    betons: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    batches = feeding(open_dataset(betons / "train.beton"), "gpu")
+    batches.prepare(said.append)
+    assert said == []  # on a CPU nothing is compiled
+    monkeypatch.setattr(batches, "_device", CUDA)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, **_: torch.empty(*shape, dtype=torch.uint8))
+    made = batches._augment
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: made)
+    batches.prepare(said.append)
+    assert said[0] == "compiling the augmentation ..."
+    assert re.fullmatch(r"augmentation compiled: \d+\.\d s", said[1])
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: None)
+    batches.prepare(said.append)
+    assert "the augmentation is not compiled" in said[3]

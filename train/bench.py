@@ -127,7 +127,9 @@ def measure(
     update = updater(chosen, state, ALONE, screen)
     if update.forward is update.network:  # also where it could not be compiled
         way = dataclasses.replace(way, computed="eager")
-    work = _Work(feeding(chosen, data, ALONE), update, recipe.seed, len(data.train) // way.batch)
+    batches = feeding(chosen, data, ALONE)
+    batches.prepare(screen.line)
+    work = _Work(batches, update, recipe.seed, len(data.train) // way.batch)
     parts: dict[str, Steps] = {"loader": work.loader, "step": work.step, "both": work.both}
     parts |= beside or {}
     device = settings.device

@@ -11,7 +11,8 @@ waits for, else cpu.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 import torch
@@ -54,7 +55,10 @@ def feed_line(feed: Feed, side: int, image_side: int = 256) -> str:
 
 
 class Feeding:
-    """The training batches of a run, on its device; see Batches for what the arguments say."""
+    """The training batches of a run, on its device; see Batches for what the arguments say.
+
+    On a GPU, to be used after prepare().
+    """
 
     def __init__(
         self,
@@ -84,17 +88,24 @@ class Feeding:
         self.samples_of = self._batches.samples_of
         self.stored = self._batches.epoch
         self._device = device
+        side, part = dataset.card.side, part_size(min(batch, len(dataset)), rank, world)
+        self._stored_shape = part, side, side, 3
         self._augment: Any = None
-        self.remark = ""  # for the screen
         if feed == "gpu":
             self._augment = DeviceAugment(augmentation, statistics).to(device)
-            if device.type == "cuda":
-                side, part = dataset.card.side, part_size(min(batch, len(dataset)), rank, world)
-                stored = torch.zeros(part, side, side, 3, dtype=torch.uint8, device=device)
-                self._augment, self.remark = compiled_if_possible(self._augment, stored)
 
     def __len__(self) -> int:
         return len(self._batches)
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        """Compile what a GPU augments with; says how long it took, or why it could not be."""
+        if self._augment is None or self._device.type != "cuda":
+            return
+        say("compiling the augmentation ...")
+        before = time.perf_counter()
+        stored = torch.zeros(self._stored_shape, dtype=torch.uint8, device=self._device)
+        self._augment, failure = compiled_if_possible(self._augment, stored)
+        say(failure or f"augmentation compiled: {time.perf_counter() - before:.1f} s")
 
     def epoch(self, seed: int, epoch: int, first_step: int = 0) -> Generator[Batch, None, None]:
         """float32 images [B,3,crop,crop], channels last, of every sample once, from a step on."""

@@ -41,8 +41,7 @@ def run(settings: RunSettings) -> Path:
         batches = feeding(settings, data, processes)
         with _places(settings, processes) as screen:
             screen.line(line)
-            if batches.remark:
-                screen.line(batches.remark)
+            batches.prepare(screen.line)
             return _run(settings, data, processes, batches, screen)
 
 
