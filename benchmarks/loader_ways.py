@@ -139,8 +139,7 @@ def parts(task: Task, dataset: Any, augment: Any, cores: int) -> dict[str, Way]:
     def samples(_: int) -> int:
         for start in range(0, count, batch):
             chosen = order[start : start + batch]
-            where = records.ptr, records.size, records.crc32
-            read_samples(reading.file, chosen, nothing, *where, task.raw, scratch, pixels, status)
+            read_samples(reading.stored, chosen, nothing, scratch, pixels, status)
         return count
 
     @njit(nogil=True)

@@ -60,9 +60,9 @@ def test_every_epoch_is_read_ahead_as_the_first(
     asked: list[int] = []
     pages: list[int] = []
 
-    def read(file: int, samples: Any, ahead: Any, *others: Any) -> None:
+    def read(stored: Any, samples: Any, ahead: Any, *others: Any) -> None:
         asked.append(len(ahead))
-        kernel(file, samples, ahead, *others)
+        kernel(stored, samples, ahead, *others)
 
     kernel: Any = reading.read_samples
     monkeypatch.setattr(reading, "read_samples", read)

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -62,41 +62,43 @@ _imdecode: Any = types.ExternalFunction(  # of a JPEG and pixels: addresses, byt
 )
 
 
+class Stored(NamedTuple):
+    """Where and how the N samples of a file lie."""
+
+    file: int  # a descriptor
+    ptr: npt.NDArray[np.uint64]  # [N], offsets
+    size: npt.NDArray[np.uint64]  # [N], bytes
+    crc32: npt.NDArray[np.uint32]  # [N]
+    raw: bool  # as pixels; else as JPEGs
+
+
 @njit(parallel=True, nogil=True, cache=True)
 @made_of(checksum)
 def read_samples(
-    file: int,
+    stored: Stored,
     samples: npt.NDArray[np.int64],
     ahead: npt.NDArray[np.int64],
-    ptr: npt.NDArray[np.uint64],
-    size: npt.NDArray[np.uint64],
-    checksums: npt.NDArray[np.uint32],
-    raw: bool,
     scratch: npt.NDArray[np.uint8],
     out: npt.NDArray[np.uint8],
     status: npt.NDArray[np.uint8],
 ) -> None:
     """Fill out [B,S,S,3] and status [B] for samples [B]; ask the system for those `ahead` [A].
 
-    file: a descriptor; ptr, size, checksums [N]: of all records; scratch: [threads, largest size].
+    scratch: [threads, largest size].
     """
     for b in prange(len(samples)):
         if b < len(ahead):
-            ask_for(file, ahead[b], ptr, size)
+            ask_for(stored, ahead[b])
         room = scratch[thread_number()]
-        status[b] = read_sample(file, samples[b], ptr, size, checksums, raw, room, out[b])
+        status[b] = read_sample(stored, samples[b], room, out[b])
 
 
 @njit(parallel=True, nogil=True, cache=True)
 @made_of(augmenting, colour, philox, checksum)
 def read_augmented(
-    file: int,
+    stored: Stored,
     samples: npt.NDArray[np.int64],
     ahead: npt.NDArray[np.int64],
-    ptr: npt.NDArray[np.uint64],
-    size: npt.NDArray[np.uint64],
-    checksums: npt.NDArray[np.uint32],
-    raw: bool,
     scratch: npt.NDArray[np.uint8],
     pixels: npt.NDArray[np.uint8],
     epoch: int,
@@ -110,47 +112,39 @@ def read_augmented(
     """
     for b in prange(len(samples)):
         if b < len(ahead):
-            ask_for(file, ahead[b], ptr, size)
+            ask_for(stored, ahead[b])
         room, image = scratch[thread_number()], pixels[thread_number()]
-        status[b] = read_sample(file, samples[b], ptr, size, checksums, raw, room, image)
+        status[b] = read_sample(stored, samples[b], room, image)
         if status[b] == READ:
             augment_image(image, out[b], samples[b], epoch, run)
 
 
 @njit(nogil=True, cache=True)
-def ask_for(
-    file: int, sample: int, ptr: npt.NDArray[np.uint64], size: npt.NDArray[np.uint64]
-) -> None:
+def ask_for(stored: Stored, sample: int) -> None:
     """Tell the system that a sample is soon to be read."""
     if ADVISES:
-        _advise(file, np.int64(ptr[sample]), np.int64(size[sample]), WILL_NEED)
+        ptr, size = np.int64(stored.ptr[sample]), np.int64(stored.size[sample])
+        _advise(stored.file, ptr, size, WILL_NEED)
 
 
 @njit(nogil=True, cache=True)
 @made_of(checksum)
 def read_sample(
-    file: int,
-    sample: int,
-    ptr: npt.NDArray[np.uint64],
-    size: npt.NDArray[np.uint64],
-    checksums: npt.NDArray[np.uint32],
-    raw: bool,
-    room: npt.NDArray[np.uint8],
-    pixels: npt.NDArray[np.uint8],
+    stored: Stored, sample: int, room: npt.NDArray[np.uint8], pixels: npt.NDArray[np.uint8]
 ) -> int:
     """Fill pixels [S,S,3]; returns what became of it. room: for the record, if it is a JPEG."""
     side = pixels.shape[0]
-    length = np.uintp(size[sample])
-    record = pixels.reshape(-1) if raw else room
-    got = _pread(file, record.ctypes.data, length, np.int64(ptr[sample]))
+    length = np.uintp(stored.size[sample])
+    record = pixels.reshape(-1) if stored.raw else room
+    got = _pread(stored.file, record.ctypes.data, length, np.int64(stored.ptr[sample]))
     if got < 0:
         return UNREADABLE
     if np.uintp(got) != length:
         return CUT_SHORT
-    if crc32(record[:length]) != checksums[sample]:
+    if crc32(record[:length]) != stored.crc32[sample]:
         return DAMAGED
     crop = side, side, pixels.ctypes.data, side, side, 0, 0, 1, 1, 0, 0
-    if not raw and _imdecode(record.ctypes.data, length, *crop) != 0:
+    if not stored.raw and _imdecode(record.ctypes.data, length, *crop) != 0:
         return UNDECODABLE
     return READ
 
@@ -175,12 +169,13 @@ class Reading(Operation):  # type: ignore[misc]
                 f"the images are {side}x{side}, the mean image is {augment.side}x{augment.side}; "
                 "use the statistics of the training data"
             )
-        self.path, self.records, self.raw, self._augment = path, records, raw, augment
+        self.path, self.records, self._augment = path, records, augment
         threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         self._scratch = np.empty((threads, 0 if raw else int(records.size.max())), np.uint8)
         self._pixels = np.empty((0 if augment is None else threads, side, side, 3), np.uint8)
         self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.close = weakref.finalize(self, os.close, self.file)
+        self.stored = Stored(self.file, records.ptr, records.size, records.crc32, raw)
         self.samples = np.empty(0, np.int64)  # of the batch that is being read
         self.status = np.empty(0, np.uint8)
         self.ahead = np.empty(0, np.int64)  # samples that are soon to be read
@@ -189,21 +184,19 @@ class Reading(Operation):  # type: ignore[misc]
         return replace(previous_state, jit_mode=False), None
 
     def generate_code(self) -> Callable[..., npt.NDArray[Any]]:
-        records, augment = self.records, self._augment
-        where: tuple[Any, ...]
-        where = records.ptr, records.size, records.crc32, self.raw, self._scratch
+        augment = self._augment
 
         def read(
             out: npt.NDArray[Any], _: None, indices: npt.NDArray[np.integer]
         ) -> npt.NDArray[Any]:
             self.status = np.full(len(indices), WAITING, np.uint8)
             self.samples = indices.astype(np.int64)
-            wanted: tuple[Any, ...] = self.file, self.samples, self.ahead
+            wanted: tuple[Any, ...] = self.stored, self.samples, self.ahead, self._scratch
             if augment is None:
-                read_samples(*wanted, *where, out, self.status)
+                read_samples(*wanted, out, self.status)
             else:
                 how: tuple[Any, ...] = self._pixels, augment.epoch, augment.tables
-                read_augmented(*wanted, *where, *how, out, self.status)
+                read_augmented(*wanted, *how, out, self.status)
             if (self.status != READ).any():
                 raise self._failure()
             return out
