@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -77,6 +79,20 @@ def within_time(action: Callable[[], object]) -> object:
 
 def loader_threads() -> int:
     return sum(isinstance(thread, EpochIterator) for thread in threading.enumerate())
+
+
+def loader_threads_end() -> bool:
+    """Whether they do, once they are let."""
+    for thread in threading.enumerate():
+        if isinstance(thread, EpochIterator):
+            thread.join(TIMEOUT)
+    return loader_threads() == 0
+
+
+def left_behind() -> tuple[int, ...]:
+    """This process's threads, the system's count of them, and its file handles."""
+    gc.collect()
+    return tuple(len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("task", "fd"))
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +331,48 @@ def test_breaking_out_ends_the_thread(plain: Batches, taken: int) -> None:
     assert loader_threads() == before
 
 
+@pytest.mark.parametrize("asking", [True, False], ids=["asking for a batch", "having one"])
+def test_ctrl_c_leaves_no_thread_or_file_handle(
+    train_set: Dataset, monkeypatch: pytest.MonkeyPatch, asking: bool
+) -> None:
+    list(Batches(train_set, 4, 1).sequential())  # numba's own threads have begun
+    before, kernel = left_behind(), reading.read_samples
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.5)
+        kernel(*arguments)
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def epoch() -> None:
+        batches = Batches(train_set, 4, 1)
+        for _ in batches.sequential():
+            if not asking:
+                interrupt()
+                time.sleep(TIMEOUT)
+
+    if asking:
+        monkeypatch.setattr(reading, "read_samples", slow)
+        threading.Timer(0.2, interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        epoch()
+    assert loader_threads_end()
+    assert left_behind() == before
+
+
+def test_a_loader_that_is_thrown_away_leaves_nothing(
+    train_set: Dataset, statistics: Statistics
+) -> None:
+    for augment in (None, make_augment(statistics)):
+        counts = []
+        for _ in range(3):
+            for _ in Batches(train_set, 7, 2, augment).epoch(0, 0):
+                pass
+            counts.append(left_behind())
+        assert counts[0] == counts[1] == counts[2]
+
+
 def test_an_epoch_that_is_over_is_let_go(plain: Batches) -> None:
     """Its buffers and its order too, before the next one begins."""
     epoch = plain.epoch(0, 0)
@@ -413,10 +471,7 @@ def test_a_stalled_read_ends_the_epoch(train_set: Dataset, monkeypatch: pytest.M
         failure
     )
     answers.set()
-    for thread in threading.enumerate():
-        if isinstance(thread, EpochIterator):
-            thread.join(TIMEOUT)
-    assert loader_threads() == 0
+    assert loader_threads_end()
 
 
 def test_a_stall_before_any_sample_is_read_is_told(
@@ -428,10 +483,7 @@ def test_a_stall_before_any_sample_is_read_is_told(
     failure = within_time(lambda: list(batches.epoch(0, 0)))
     answers.set()
     assert "no batch for 0.5 s while asking for the next batch's samples; see" in str(failure)
-    for thread in threading.enumerate():
-        if isinstance(thread, EpochIterator):
-            thread.join(TIMEOUT)
-    assert loader_threads() == 0
+    assert loader_threads_end()
 
 
 def test_a_process_that_was_stopped_has_not_waited(
