@@ -30,7 +30,8 @@ from train.augment import Augment, draw
 from train.augmentation import Augmentation
 from train.dataset import Dataset, open_dataset, training_statistics
 from train.epoch_order import OrderName, epoch_order
-from train.loader import Batch, Batches
+from train.epoch_thread import PATIENCE
+from train.loader import AHEAD, Batch, Batches
 from train.readahead import RecordsAhead
 from train.reading import SampleError
 
@@ -329,6 +330,37 @@ def test_breaking_out_ends_the_thread(plain: Batches, taken: int) -> None:
 
     assert within_time(break_out) is None
     assert loader_threads() == before
+
+
+def test_breaking_out_reads_no_more_than_was_begun(
+    train_set: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole epoch's rest would be minutes of ImageNet."""
+    made: list[int] = []
+
+    def read(stored: Any, samples: Any, *others: Any) -> None:
+        made.extend(samples)
+        kernel(stored, samples, *others)
+
+    kernel: Any = reading.read_samples
+    monkeypatch.setattr(reading, "read_samples", read)
+    epoch = Batches(train_set, 1, 1).sequential()
+    next(epoch)
+    within_time(epoch.close)
+    assert len(made) <= 2 + AHEAD + 1  # had and waiting, in the queue, under way
+    assert loader_threads() == 0
+
+
+def test_a_program_s_end_does_not_wait_for_an_epoch(train_set: Dataset) -> None:
+    """Whose batches nobody takes any more."""
+    batches = Batches(train_set, 1, 1)
+    epoch = batches.sequential()
+    next(epoch)
+    began = time.monotonic()
+    within_time(batches._pipeline.stop)  # as at the interpreter's exit
+    assert not batches._pipeline.is_alive()
+    assert time.monotonic() - began < PATIENCE / 2
+    within_time(epoch.close)
 
 
 @pytest.mark.parametrize("asking", [True, False], ids=["asking for a batch", "having one"])

@@ -7,9 +7,9 @@ consumer goes away.
 
 from __future__ import annotations
 
-import functools
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -27,7 +27,7 @@ PATIENCE = 5.0  # seconds for a thread to end that may be stalled
 
 
 class PipelineThread(threading.Thread):
-    """Runs the pipelines of all epochs, with so many of numba's threads; ends with stop().
+    """Makes the batches of all epochs, with so many of numba's threads; ends with stop().
 
     FFCV's decoder keeps memory for every thread that ever called it, and every thread that starts
     numba's kernels has numba's threads of its own: a new one for each epoch would leave both.
@@ -38,16 +38,20 @@ class PipelineThread(threading.Thread):
         self._workers = workers
         self._todo: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
         self._todo = queue.SimpleQueue()
+        self._epoch: weakref.ref[EpochThread] | None = None
         self.start()
 
     def stop(self) -> None:
         """End it, and wait: a thread that has run kernels must not outlive the interpreter."""
         self._todo.put(None)
+        if self._epoch is not None and (epoch := self._epoch()) is not None:
+            epoch.give_up()
         if threading.current_thread() is not self:
             self.join(PATIENCE)
 
     def run(self) -> None:
         numba.set_num_threads(self._workers)
+        numba.set_parallel_chunksize(1)  # samples: none waits for another's share of a batch
         while (item := self._todo.get()) is not None:
             work, future = item
             try:
@@ -56,11 +60,12 @@ class PipelineThread(threading.Thread):
                 future.set_exception(error)
             del item, work, future  # they hold the epoch, which is to end when it is over
 
-    def do(self, work: Callable[[], Any]) -> Any:
-        """Its result, or its exception, from that thread."""
+    def make(self, epoch: EpochThread, work: Callable[[], None]) -> None:
+        """Run the work of an epoch on this thread, wait for its end, and pass its exception on."""
         future: Future[Any] = Future()
+        self._epoch = weakref.ref(epoch)
         self._todo.put((work, future))
-        return future.result()
+        future.result()
 
 
 class EpochThread(EpochIterator):  # type: ignore[misc]
@@ -78,7 +83,7 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
     def run(self) -> None:
         """What the thread does; FFCV's base class starts it."""
         try:
-            super().run()
+            self._pipeline.make(self, super().run)
         except BaseException as error:
             self._failure = error
             self.output_queue.put(None)
@@ -88,9 +93,10 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
         if stream is not None:
             # FFCV copies without waiting, from memory of the host that is now filled again.
             stream.synchronize()
+        if self._ended:
+            raise StopIteration  # which FFCV takes for the end of the epoch
         self._begun += 1
-        run = functools.partial(super().run_pipeline, number, samples, slot, event)
-        return self._pipeline.do(run)
+        return super().run_pipeline(number, samples, slot, event)
 
     def __next__(self) -> Any:
         """The next batch. Raises StopIteration after the last, UserError when there will be none.
@@ -117,14 +123,18 @@ class EpochThread(EpochIterator):  # type: ignore[misc]
         """End the thread, and wait until it has ended, unless it is what stalled."""
         if self._ended:  # FFCV's base class closes again when it is thrown away
             return
+        self.give_up()
+        if self.is_alive() and not self._stalled:
+            self.join()
+
+    def give_up(self) -> None:
+        """Have no batch made but the one under way."""
         self._ended = True
         super().close()
         room = self.output_queue.not_full
         with room:  # it may be waiting for some
             self.output_queue.maxsize = UNLIMITED
             room.notify_all()
-        if self.is_alive() and not self._stalled:
-            self.join()
 
     def _error(self, failure: BaseException) -> UserError:
         if isinstance(failure, UserError):
