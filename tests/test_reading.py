@@ -152,6 +152,17 @@ def test_raw_records_are_read_into_their_place(tmp_path: Path) -> None:
         read(path, of_raw, [0, 1], raw=True)
 
 
+@pytest.mark.parametrize("shape", [(2, 256, 256, 3), (5, 4, 64, 64, 3), (0, 256, 256, 3)])
+def test_decoded_pixels_are_not_written_past_the_cache(shape: tuple[int, ...]) -> None:
+    """Every picture lies 16 bytes off a multiple of 32, wherever memory begins."""
+    for _ in range(8):
+        memory = reading.cached(shape)
+        assert memory.shape == shape
+        assert memory.flags.c_contiguous
+        pictures = memory.reshape(-1, *shape[-3:])
+        assert all(picture.ctypes.data % 32 == 16 for picture in pictures)
+
+
 def test_the_samples_of_the_batch_under_way_are_known(beton: Path, records: Records) -> None:
     operation = Reading(beton, records, SIDE, raw=False)
     operation.samples = np.array([4, 8, 15])

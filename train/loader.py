@@ -32,7 +32,7 @@ from train.dataset import Dataset
 from train.epoch_order import Order, OrderName, epoch_order, part_of_batches, part_size, step_count
 from train.epoch_thread import EpochThread, PipelineThread
 from train.readahead import ReadAhead
-from train.reading import Buffer, Labels, Reading
+from train.reading import Buffer, Labels, Reading, cached
 
 Feed = Literal["cpu", "gpu"]
 
@@ -148,11 +148,10 @@ class Batches:
             torch.set_num_threads(threads)  # FFCV sets torch's to its own number of workers
         buffers = loader.graph.allocate_memory(loader.batch_size, AHEAD + 2)
         if self._device.type == "cpu" and self._augment is None:
-            # NumPy asks for huge pages where torch does not: 3 % of a core's time for decoded
-            # pixels, which pages of 4 KiB cost. Of float32 batches it is no gain.
             given = buffers["operation"].items()
             buffers["operation"] = {
-                node: None if memory is None else np.empty_like(memory) for node, memory in given
+                node: cached(memory.shape) if memory is not None and memory.ndim == 5 else memory
+                for node, memory in given
             }
         loader.graph.allocate_memory = lambda *_: buffers  # once, not for every epoch
         return loader
