@@ -148,11 +148,10 @@ class Batches:
             torch.set_num_threads(threads)  # FFCV sets torch's to its own number of workers
         buffers = loader.graph.allocate_memory(loader.batch_size, AHEAD + 2)
         if self._device.type == "cpu" and self._augment is None:
-            given = buffers["operation"].items()
-            buffers["operation"] = {
-                node: cached(memory.shape) if memory is not None and memory.ndim == 5 else memory
-                for node, memory in given
-            }
+            of_nodes = buffers["operation"]
+            for node, memory in of_nodes.items():
+                if memory is not None and memory.dtype == np.uint8:  # not the labels
+                    of_nodes[node] = cached(memory.shape)
         loader.graph.allocate_memory = lambda *_: buffers  # once, not for every epoch
         return loader
 
