@@ -387,8 +387,12 @@ def test_ctrl_c_leaves_no_thread_or_file_handle(
     if asking:
         monkeypatch.setattr(reading, "read_samples", slow)
         threading.Timer(0.2, interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        epoch()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            epoch()
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert loader_threads_end()
     assert left_behind() == before
 
