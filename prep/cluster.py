@@ -11,10 +11,11 @@ import itertools
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from prep.code_version import code_version
-from prep.program import UserError
+from prep.program import UserError, first_line
 from prep.worker import Files, do_if_fit, refuse_unfit_workers, without_prep
 
 Unit = TypeVar("Unit")
@@ -50,6 +51,8 @@ def run_on_dask(
                     f"a unit of work killed its Dask worker again and again ({error}); look at the "
                     "workers' logs, give them more memory, then run the same command again"
                 ) from error
+            except CancelledError as error:
+                raise _gone(address, error) from error
 
 
 def connected(address: str) -> Any:
@@ -73,7 +76,6 @@ def connected(address: str) -> Any:
 def _finished(client: Any, address: str, waiting: Iterator[bytes], files: Files) -> Iterator[Any]:
     """The future of every unit once it is done; only some are with the cluster at a time."""
     from distributed import wait
-    from distributed.client import FutureCancelledError
 
     running: set[Any] = set()
     cluster = _Cluster(client, address)
@@ -93,13 +95,17 @@ def _finished(client: Any, address: str, waiting: Iterator[bytes], files: Files)
             ).done
         except TimeoutError:
             continue
-        except (FutureCancelledError, OSError) as error:
-            raise UserError(
-                f"the Dask scheduler at {address} is gone ({error}); start it again, then run the "
-                "same command again: finished work is kept"
-            ) from error
+        except (CancelledError, OSError) as error:
+            raise _gone(address, error) from error
         yield from done
         running -= done
+
+
+def _gone(address: str, error: BaseException) -> UserError:
+    return UserError(
+        f"the Dask scheduler at {address} is gone ({first_line(error)}); start it again, then run "
+        "the same command again: finished work is kept"
+    )
 
 
 class _Cluster:

@@ -139,6 +139,25 @@ def test_no_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         list(run_on_dask(slowly, range(3), "nonsense://x"))
 
 
+def test_a_scheduler_that_is_lost_on_the_way_is_named() -> None:
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    line = ("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+    done = []
+    with running(*line) as lost, worker(address):
+
+        def units() -> Iterator[int]:
+            for number in range(1000):
+                if number == 10:
+                    lost.kill()
+                done.append(number)
+                yield number
+
+        with pytest.raises(UserError, match=rf"the Dask scheduler at {address} is gone \(.*start"):
+            list(run_on_dask(slowly, units(), address))
+    assert 10 < len(done) < 1000
+
+
 # --------------------------------------------------------------------------- unfit workers
 
 
