@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -23,16 +26,32 @@ def test_a_second_run_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     second_run()
 
 
+def test_who_has_patience_gets_a_lock_that_is_given_back_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "POLL", 0.01)
+    first = locks.locked(tmp_path / "lock", tmp_path)
+    threading.Timer(0.3, os.close, [first]).start()
+    started = time.monotonic()
+    with only_run(tmp_path / "lock", tmp_path, patience=30):
+        assert 0.2 < time.monotonic() - started < 10
+        with (
+            pytest.raises(UserError, match="by another run"),
+            only_run(tmp_path / "lock", tmp_path, patience=0.05),
+        ):
+            pytest.fail("two runs")
+
+
 def test_a_lock_that_was_removed_meanwhile_is_no_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock, real, removed = tmp_path / "lock", locks.lock_or_refuse, []
 
-    def slow(descriptor: int, out: Path, kind: int) -> None:
+    def slow(descriptor: int, out: Path, kind: int, patience: float) -> None:
         if not removed:  # another run ends between our open and our lock
             lock.unlink()
             removed.append(lock)
-        real(descriptor, out, kind)
+        real(descriptor, out, kind, patience)
 
     monkeypatch.setattr(locks, "lock_or_refuse", slow)
     with only_run(lock, tmp_path):

@@ -585,6 +585,32 @@ def test_two_runs_do_not_share_a_folder(betons: Path, recipe: Recipe, tmp_path: 
     assert f"{tmp_path} is being written by another run" in message
 
 
+@pytest.mark.parametrize(
+    ("count", "patience"),
+    [({}, 0), ({"SLURM_RESTART_COUNT": "0"}, 0)]
+    + [({name: "1"}, loop.LEASE) for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")],
+)
+def test_a_run_that_is_started_again_waits_for_the_lock_of_a_dead_host(
+    betons: Path,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count: dict[str, str],
+    patience: float,
+) -> None:
+    waited = []
+
+    def locked(*_: Path, patience: float) -> Any:
+        waited.append(patience)
+        raise UserError("locked")
+
+    for name, value in count.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(loop, "only_run", locked)
+    assert refusal(settings_of(betons, tmp_path / "run", recipe)) == "locked"
+    assert waited == [patience]
+
+
 def test_validation_data_of_other_classes_is_refused(
     betons: Path, recipe: Recipe, tmp_path: Path
 ) -> None:

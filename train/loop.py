@@ -17,7 +17,7 @@ from train.evaluate import Score
 from train.feed import Feeding, feed_line
 from train.loader import Batch, Batches, evaluation_batches
 from train.metrics import Metrics
-from train.processes import Processes, joined
+from train.processes import Processes, begun_again, joined
 from train.recipe import Recipe
 from train.saving import Saving
 from train.screen import Screen
@@ -27,6 +27,7 @@ from train.state import Data, RunSettings
 from train.step import updater
 
 LOG_NAME = "log.txt"
+LEASE = 120.0  # seconds; an NFS server keeps a dead host's lock for 90
 
 
 def run(settings: RunSettings) -> Path:
@@ -53,7 +54,11 @@ def _places(settings: RunSettings, processes: Processes) -> Iterator[Screen]:
             yield screen
         return
     settings.out.mkdir(parents=True, exist_ok=True)
-    with only_run(settings.out / ".lock", settings.out), Screen(settings.out / LOG_NAME) as screen:
+    patience = LEASE if begun_again() else 0.0
+    with (
+        only_run(settings.out / ".lock", settings.out, patience=patience),
+        Screen(settings.out / LOG_NAME) as screen,
+    ):
         yield screen
 
 

@@ -20,6 +20,7 @@ from torch import distributed
 from prep.program import UserError, first_line
 
 PATIENCE = datetime.timedelta(minutes=10)  # for the others, before a process gives them up
+RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 GLOO = "/gloo/"  # in its errors, which are of no class of their own
 
 
@@ -79,6 +80,11 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, 
     if not (0 <= rank < world and local_rank >= 0):
         raise UserError(f"RANK={rank} is none of WORLD_SIZE={world} processes; start with torchrun")
     return rank, world, local_rank
+
+
+def begun_again(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun or SLURM has started this run before."""
+    return any(environment.get(name, "0") != "0" for name in RESTARTS)
 
 
 def own_device(device: torch.device) -> torch.device:
