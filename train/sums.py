@@ -16,11 +16,17 @@ Means = npt.NDArray[np.float64]  # [3], in the order of NAMES
 
 
 class EpochSums:
-    """Of an epoch's samples. The window since the last row stays on the device, unread."""
+    """Of an epoch's samples. The window since the last row stays on the device, unread.
+
+    Of float32 sums of some steps, float64 has the exact sum, in whichever order they are added:
+    several processes' steps before and after a checkpoint come to those of a run without it. (MPS
+    has no float64, and one process.)
+    """
 
     def __init__(self, device: torch.device, processes: Processes) -> None:
         self._processes = processes
-        self._window = torch.zeros(3, device=device)  # of this process's samples
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self._window = torch.zeros(3, dtype=dtype, device=device)  # of this process's samples
         self._window_images = 0  # of all processes
         self._total = np.zeros(3)
         self.counted = 0  # images in the total
@@ -62,5 +68,5 @@ class EpochSums:
         """Go on from state()."""
         self._total, self.counted = np.array(state[:3]), int(state[3])
         if self._processes.first:
-            self._window.copy_(torch.tensor(state[4:7]))
+            self._window.copy_(torch.tensor(state[4:7], dtype=self._window.dtype))
         self._window_images = int(state[7])
