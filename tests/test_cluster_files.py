@@ -99,9 +99,9 @@ def test_the_dask_script_starts_all_three_at_one_address(
     with (tmp_path / "prep").open("a") as program:
         program.write("sleep 1\n")  # its end ends the others
     lines = said(["bash", str(DOCKER / "slurm" / "prep-dask.sbatch"), "SRC", "OUT"], stand_ins)
-    address = re.escape(f"tcp://{os.uname().nodename}:20007")
+    address = re.escape(f"tcp://{os.uname().nodename}:10007")
     scheduler, worker, prep_line = sorted(lines, key=lambda line: line.split()[:2])
-    assert re.match(rf"dask scheduler --host {address} ", scheduler)
+    assert re.match(r"dask scheduler --port 10007 ", scheduler)
     assert re.match(rf"dask worker {address} --nworkers 1 --nthreads 1 ", worker)
     assert re.fullmatch(rf"prep resize SRC OUT --dask {address}", prep_line)
     assert_known(prep_line)
@@ -114,8 +114,31 @@ def test_training_starts_a_torchrun_a_node_that_meet_at_the_first(
     (line,) = said(script, stand_ins | {"SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "8"})
     assert line == (
         "torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d "
-        f"--rdzv-endpoint={os.uname().nodename}:40007 --rdzv-id=7 -m train.cli run --beton a.beton"
+        f"--rdzv-endpoint={os.uname().nodename}:10007 --rdzv-id=7 "
+        "-m train.cli run --device cuda --beton a.beton"
     )
+    (line,) = said(script, stand_ins | {"SLURM_JOB_NUM_NODES": "1"})
+    assert line.endswith("-m train.cli run --beton a.beton")  # no GPUs were asked for
+
+
+@pytest.mark.parametrize(
+    ("job", "again"), [("PreemptTime=2026-11-22T09:00:00", True), ("PreemptTime=None", False)]
+)
+@pytest.mark.parametrize("script", ["prep-dask", "train"])
+def test_what_fails_goes_back_into_the_queue_if_it_was_preempted(
+    stand_ins: dict[str, str], tmp_path: Path, script: str, job: str, again: bool
+) -> None:
+    (tmp_path / "scontrol").write_text(
+        f'#!/bin/bash\necho "$*" >>{tmp_path}/asked\necho "JobId=$3 {job} SuspendTime=None"\n'
+    )
+    for name in ("prep", "torchrun"):
+        (tmp_path / name).write_text("#!/bin/bash\nsleep 0.2\nexit 9\n")
+    environment = stand_ins | {"SLURM_JOB_NUM_NODES": "1"}
+    line = ["bash", DOCKER / "slurm" / f"{script}.sbatch", "a", "b"]
+    ended = subprocess.run(line, env=environment, capture_output=True, check=False)
+    assert ended.returncode == 9, ended.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked == ["show job 7", *(["requeue 7"] if again else [])]
 
 
 def test_torchrun_has_less_time_for_a_checkpoint_than_the_job() -> None:
@@ -153,11 +176,15 @@ def test_the_last_job_finishes_the_same_set_and_trains_nothing_else(
         assert_known(line)
 
 
-def test_training_in_pods_meets_at_pod_0_and_has_time_for_a_checkpoint() -> None:
+def test_training_in_pods_meets_at_pod_0_and_has_time_for_a_checkpoint(
+    stand_ins: dict[str, str],
+) -> None:
     service = next(d for d in documents(DOCKER / "k8s/train.yaml") if d["kind"] == "Service")
     job = jobs()["alexnet-train"]
     (container,) = pod(job)["containers"]
-    arguments = dict(a.lstrip("-").partition("=")[::2] for a in container["args"])
+    assert container["command"] == ["sh", "-c"]
+    (script,) = container["args"]
+    arguments = dict(word.lstrip("-").partition("=")[::2] for word in script.split())
     host = f"alexnet-train-0.{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
     assert arguments["rdzv-endpoint"] == host
     assert pod(job)["subdomain"] == service["metadata"]["name"]
@@ -166,7 +193,10 @@ def test_training_in_pods_meets_at_pod_0_and_has_time_for_a_checkpoint() -> None
     assert arguments["nproc-per-node"] == container["resources"]["limits"]["nvidia.com/gpu"]
     patience = {e["name"]: e["value"] for e in container["env"]}["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]
     assert int(patience) < pod(job)["terminationGracePeriodSeconds"]
-    assert_known(" ".join(["torchrun", *container["args"]]))
+    for index, is_host in ((0, 1), (1, 0)):
+        (line,) = said(["sh", "-c", script], stand_ins | {"JOB_COMPLETION_INDEX": str(index)})
+        assert f" --rdzv-conf=is_host={is_host} " in line
+        assert_known(line)
 
 
 @pytest.mark.parametrize("name", ["alexnet-prep", "alexnet-prep-finish", "alexnet-train"])

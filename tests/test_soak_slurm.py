@@ -39,9 +39,10 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parent.parent
 PREP = ROOT / "tests" / "prep_in_small_units.py"
 SCRIPTS = ROOT / "docker" / "slurm"
-CLASSES, PER_CLASS, BATCH, EPOCHS = 5, 60, 10, 2
+CLASSES, PER_CLASS, BATCH, EPOCHS = 5, 60, 4, 2
 STEPS = CLASSES * PER_CLASS // BATCH  # an epoch
 PROMPT = 30.0  # seconds within which a job that cannot work must say so
+URGENT = "a job of a partition with precedence, GraceTime=60"
 
 
 @pytest.fixture(scope="module")
@@ -127,19 +128,26 @@ def test_an_array_of_parts_one_requeued_then_finished_gives_the_bytes_of_one_run
     )
 
 
+@pytest.mark.parametrize("disturbed", [False, True], ids=["undisturbed", "preemption"])
 def test_a_dask_cluster_in_an_allocation_gives_the_bytes_of_one_run(
-    cluster: Slurm, pictures: Path, alone: Path, tmp_path: Path
+    cluster: Slurm, pictures: Path, alone: Path, tmp_path: Path, disturbed: bool
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log.txt"
     script = ["--nodes=1", "--ntasks-per-node=3", "--mem-per-cpu=1G", f"--output={log}"]
     job = cluster.submit(*script, str(SCRIPTS / "prep-dask.sbatch"), str(pictures), str(out))
+    if disturbed:
+        eventually(lambda: len(list((out / ".prep" / "train").glob("*.parquet"))) >= 4)
+        cluster.preempt()
+        cluster.begin_again(job)
     assert cluster.wait(job) == {"COMPLETED"}, log.read_text()
+    assert int(cluster.about(job)["Restarts"]) == disturbed
     assert contents(out) == contents(alone)
     save(
-        "slurm-prep-dask",
+        f"slurm-prep-dask{'-preemption' if disturbed else ''}",
         {
             "command": "sbatch --ntasks-per-node=3 prep-dask.sbatch",
             "SLURM": cluster.command("sinfo", "--version"),
+            "preempted by": URGENT if disturbed else "nothing",
             "units of train": -(-CLASSES * PER_CLASS // UNIT_SIZE),
             "bytes": "those of one process",
         },
@@ -173,17 +181,22 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert rows(one) == rows(two)
 
 
-@pytest.mark.parametrize("told", ["scontrol requeue", "the time is nearly up"])
+@pytest.mark.parametrize("told", ["requeue", "signal", "preemption"])
 def test_a_training_that_is_preempted_resumes_by_itself_with_the_same_losses(
     cluster: Slurm, beton: Path, undisturbed: Path, tmp_path: Path, told: str
 ) -> None:
     out = tmp_path / "run"
     job = submit_training(cluster, beton, out, "--export=ALL,PROCESSES=2")
     eventually(lambda: steps_done(out) >= STEPS // 3)
-    if told == "scontrol requeue":
+    if told == "requeue":
+        how = "scontrol requeue"
         cluster.command("scontrol", "requeue", job)
-    else:  # what --signal=B:USR1@120 does two minutes before the end
+    elif told == "signal":  # what --signal=B:USR1@120 does two minutes before the end
+        how = "USR1 to the batch script"
         cluster.command("scancel", "--batch", "--signal=USR1", job)
+    else:
+        how = URGENT
+        cluster.preempt()
     cluster.begin_again(job)
     stopped_at = checkpoints.load(out).step
     assert 0.25 * STEPS <= stopped_at <= 0.75 * STEPS
@@ -194,11 +207,11 @@ def test_a_training_that_is_preempted_resumes_by_itself_with_the_same_losses(
     assert said.count("SIGTERM: checkpoint") >= 1, said
     assert_same_run(undisturbed, out)
     save(
-        f"slurm-train-{'requeue' if told == 'scontrol requeue' else 'signal'}",
+        f"slurm-train-{told}",
         {
             "command": "sbatch train.sbatch, two processes (gloo), one node",
             "SLURM": cluster.command("sinfo", "--version"),
-            "preempted by": told if told == "scontrol requeue" else "USR1 to the batch script",
+            "preempted by": how,
             "at step": stopped_at,
             "steps an epoch": STEPS,
             "steps in all": STEPS * EPOCHS,
