@@ -15,7 +15,7 @@ awk '/^ffcv==/ {wanted = 1} wanted {print} wanted && !/\\$/ {exit}' requirements
 export CFLAGS=-DPy_LIMITED_API=0x03080000 LDFLAGS=-Wl,--as-needed,--strip-debug # which names this folder
 export SOURCE_DATE_EPOCH=315532800 # 1980, the first year of zip files: the same wheel every time
 "$bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-binary ffcv \
-    --no-cache-dir --require-hashes --requirement "$work/ffcv.lock" --wheel-dir "$work/built"
+    --no-build-isolation --no-cache-dir --require-hashes --requirement "$work/ffcv.lock" --wheel-dir "$work/built"
 
 "$bin/wheel" unpack --dest "$work" "$work"/built/ffcv-*.whl
 unpacked=$(echo "$work"/ffcv-*/)
