@@ -49,7 +49,7 @@ def trained(betons: Path, name: str, steps: int = STEPS, width: float = 0.125) -
     settings = RunSettings(betons / "train.beton", val, recipe, betons, "never", CPU, workers=1)
     data = open_data(settings)
     state = start(settings, data, ALONE, Screen(silent=True))
-    update = updater(settings, state, ALONE, Screen(silent=True))
+    update = updater(settings, state, ALONE, Screen(silent=True), len(data.train))
     batches = feeding(settings, data, ALONE)
     stored = torch.cat(
         [b.images.clone() for b in evaluation_batches(data.train, 8, 1, CPU).sequential()]

@@ -91,6 +91,19 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert_same_run(one, tmp_path / "run")
 
 
+def test_three_processes_that_are_stopped_end_with_the_very_weights(
+    betons: Path, tmp_path: Path
+) -> None:
+    """gloo adds three numbers in an order that depends on their place among the gradients."""
+    wide = ("--set", "width=0.25")
+    train(3, betons, tmp_path / "whole", 2, *wide)
+    train(3, betons, tmp_path / "stopped", 1, *wide)
+    train(3, betons, tmp_path / "stopped", 2, *wide)
+    whole, stopped = (checkpoints.load(tmp_path / name) for name in ("whole", "stopped"))
+    assert whole.step == stopped.step == 2 * STEPS_AN_EPOCH
+    assert all(torch.equal(values, stopped.network[name]) for name, values in whole.network.items())
+
+
 def test_without_torchrun_there_is_one_process() -> None:
     assert from_environment({}) == (0, 1, 0)
     assert ALONE.first

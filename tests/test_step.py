@@ -15,12 +15,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from train import networks, optimiser
 from train import step as steps
+from train.epoch_order import part_size
 from train.loader import Batch
 from train.processes import ALONE
 from train.recipe import Recipe, load_recipe
 from train.screen import Screen
 from train.state import RunSettings, State
-from train.step import Updater, updater
+from train.step import Updater, piece_sizes, updater
 from train.sums import EpochSums
 
 CPU = torch.device("cpu")
@@ -58,10 +59,13 @@ class Lines(Screen):
 def make(tmp_path: Any) -> MakeUpdater:
     """An updater of a narrow paper network with its dropout, by recipe values and settings."""
 
-    def of(*values: str, screen: Screen | None = None, **chosen: Any) -> Updater:
+    def of(
+        *values: str, screen: Screen | None = None, samples: int = IMAGES, **chosen: Any
+    ) -> Updater:
         recipe = load_recipe("paper", [*NARROW, *values])
         settings = RunSettings(tmp_path, None, recipe, tmp_path, "never", CPU, 1, **chosen)
-        return updater(settings, fresh_state(recipe), ALONE, screen or Screen(silent=True))
+        state, shown = fresh_state(recipe), screen or Screen(silent=True)
+        return updater(settings, state, ALONE, shown, samples)
 
     return of
 
@@ -226,6 +230,43 @@ def test_graphs_are_torch_compiles_own_and_rehearsed_until_they_are_replayed(
     assert (modes, calls) == (["default"], 1)
     make(computed="graphs")
     assert (modes, calls) == (["default", "reduce-overhead"], 4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "pieces", "world", "wanted"),
+    [
+        (1000, 128, 1, 1, [128, 104]),
+        (100, 128, 1, 1, [100]),
+        (256, 128, 1, 1, [128]),
+        (1000, 128, 3, 1, [43, 42, 35, 34]),
+        (1000, 128, 1, 3, [43, 42, 35, 34]),
+        (9, 8, 4, 3, [1]),  # a last batch of one: two processes have nothing
+    ],
+)
+def test_every_size_of_a_piece_is_known_before_it_comes(
+    samples: int, batch: int, pieces: int, world: int, wanted: list[int]
+) -> None:
+    assert piece_sizes(samples, batch, pieces, world) == wanted
+    came = {
+        len(piece)
+        for together in (batch,) * (samples // batch) + (samples % batch,)
+        for rank in range(world)
+        for part in [torch.empty(part_size(together, rank, world))]
+        for piece in part.tensor_split(max(min(pieces, len(part)), 1))
+    }
+    assert came - {0} == set(wanted)
+
+
+def test_the_smaller_last_batch_is_compiled_before_it_comes(
+    make: MakeUpdater, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(steps.torch, "compile", functools.partial(torch.compile, backend=counter))
+    compiled = make(computed="compiled", samples=IMAGES + 2)
+    graphs = counter.frame_count
+    for images in (IMAGES, 2):
+        compiled.step(Batch(*(values[:images] for values in batch)), 0, images)
+    assert counter.frame_count == graphs
 
 
 def test_where_it_cannot_be_compiled_the_run_goes_on_without(

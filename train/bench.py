@@ -124,7 +124,7 @@ def measure(
         torch._dynamo.reset()  # of another batch, the same network would be compiled for any
     state = start(chosen, data, ALONE, Screen(silent=True))
     state.network.train()
-    update = updater(chosen, state, ALONE, screen)
+    update = updater(chosen, state, ALONE, screen, samples=way.batch)
     if update.forward is update.network:  # also where it could not be compiled
         way = dataclasses.replace(way, computed="eager")
     batches = feeding(chosen, data, ALONE)

@@ -95,7 +95,7 @@ def _run(
             data=data,
             processes=processes,
             state=state,
-            updater=updater(settings, state, processes, screen),
+            updater=updater(settings, state, processes, screen, len(data.train)),
             batches=batches,
             recorder=recorder,
             screen=screen,

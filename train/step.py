@@ -21,12 +21,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from prep.program import first_line
 from train import evaluate
+from train.epoch_order import part_size
 from train.loader import Batch
 from train.processes import Processes
 from train.recipe import Precision
 from train.screen import Screen
 from train.state import RunSettings, State
 
+REHEARSED = 2  # images, the fewest that batch norm takes
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -118,49 +120,81 @@ class Updater:
         return self.forward.no_sync()
 
 
-def updater(settings: RunSettings, state: State, processes: Processes, screen: Screen) -> Updater:
-    """Ready for the next step; all processes call it. Compiling takes its time here."""
-    recipe = settings.recipe
+def updater(
+    settings: RunSettings, state: State, processes: Processes, screen: Screen, samples: int
+) -> Updater:
+    """Ready for the next step; all processes call it. Compiling takes its time here.
+
+    samples: those of an epoch, whose last batch may be a smaller one.
+    """
+    recipe, device = settings.recipe, settings.device
     torch.backends.cuda.matmul.allow_tf32 = recipe.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
-    made = Updater(
+    alone = Updater(
         network=state.network,
-        forward=_divided(state.network, settings.device, processes),
+        forward=state.network,
         sgd=state.sgd,
         average=state.average,
         scaler=state.scaler,
         processes=processes,
-        device=settings.device,
+        device=device,
         precision=recipe.precision,
         accumulate=settings.accumulate,
         smoothing=recipe.label_smoothing,
     )
-    if settings.computed == "eager":
-        return made
-    # Not dynamic: the smaller last batch of an epoch would make all others slower from then on.
+    compiled = None
+    if settings.computed != "eager":
+        sizes = piece_sizes(samples, recipe.batch, settings.accumulate, processes.world)
+        compiled = _compiled(alone, settings, sizes, screen)
+    if processes.world == 1:
+        return compiled or alone
+    among = DistributedDataParallel(state.network, [device] if device.type == "cuda" else None)
+    divided = dataclasses.replace(alone, forward=among)
+    # From its second time on it adds up in another order, and so would a run that is resumed.
+    divided.rehearse(recipe.crop, REHEARSED)
+    if compiled is None:
+        return divided
+    compiled = dataclasses.replace(divided, forward=torch.compile(among, dynamic=False))
+    compiled.rehearse(recipe.crop, sizes[0])
+    return compiled
+
+
+def _compiled(
+    alone: Updater, settings: RunSettings, sizes: list[int], screen: Screen
+) -> Updater | None:
+    """By torch.compile, for pieces of these sizes; None where a process cannot.
+
+    Without the other processes, which would wait for one that fails.
+    """
     graphs = settings.computed == "graphs"
-    forward = torch.compile(
-        made.forward, dynamic=False, mode="reduce-overhead" if graphs else "default"
-    )
-    compiled = dataclasses.replace(made, forward=forward)
+    mode = "reduce-overhead" if graphs else "default"
+    # Not dynamic: the smaller last batch of an epoch would make all others slower from then on.
+    forward = torch.compile(alone.network, dynamic=False, mode=mode)
+    compiled = dataclasses.replace(alone, forward=forward)
     started = time.monotonic()
     screen.line("torch.compile: compiling the network ...")
     reason = ""
     try:
-        for _ in range(3 if graphs else 1):  # graphs are recorded the second time, then replayed
-            compiled.rehearse(recipe.crop, recipe.batch // processes.world // settings.accumulate)
+        for size in sizes:
+            for _ in range(3 if graphs else 1):  # graphs are recorded the second time
+                compiled.rehearse(settings.recipe.crop, size)
     except Exception as error:  # compilers fail in every way there is
         reason = first_line(error)
-    if processes.largest(int(bool(reason))):  # all alike: they wait for each other in every step
+    if alone.processes.largest(int(bool(reason))):  # all alike
         screen.line(
             f"torch.compile failed ({reason or 'in another process'}); the run goes on without it"
         )
-        return made
+        return None
     screen.line(f"torch.compile: {time.monotonic() - started:.1f} s")
     return compiled
 
 
-def _divided(network: nn.Module, device: torch.device, processes: Processes) -> Any:
-    if processes.world == 1:
-        return network
-    return DistributedDataParallel(network, [device] if device.type == "cuda" else None)
+def piece_sizes(samples: int, batch: int, pieces: int, world: int) -> list[int]:
+    """All the sizes that a piece of a batch has in any process, the largest first."""
+    sizes = set()
+    for together in (min(batch, samples), samples % batch):
+        for rank in range(world):
+            part = part_size(together, rank, world)
+            many = max(min(pieces, part), 1)
+            sizes |= {part // many, -(-part // many)}
+    return sorted(sizes - {0}, reverse=True)
