@@ -47,7 +47,7 @@ def test_they_are_lapack_s_to_rounding() -> None:
 @given(
     seed=st.integers(0, 9999), rank=st.integers(0, 3), scale=st.sampled_from([1e-6, 1.0, 4000.0])
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_the_axes_are_orthonormal_fall_and_give_the_covariance_back(
     seed: int, rank: int, scale: float
 ) -> None:

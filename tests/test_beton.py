@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prep import beton, write
@@ -125,7 +125,6 @@ sizes_lists = st.lists(
 
 
 @given(sizes=sizes_lists)
-@settings(deadline=None)
 def test_samples_follow_one_another_and_none_crosses_a_page(sizes: list[int]) -> None:
     layout = plan_layout(np.array(sizes, np.uint64))
     metadata = beton.METADATA_START + len(sizes) * beton.SAMPLE.itemsize

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from llvmlite import binding
 
@@ -21,7 +21,6 @@ def of(data: bytes, function: Any = crc32) -> int:
     return int(function(np.frombuffer(data, np.uint8)))
 
 
-@settings(deadline=None)  # the first one compiles
 @given(st.binary(max_size=5 * FOLDED))
 def test_it_is_that_of_zlib(data: bytes) -> None:
     assert of(data) == zlib.crc32(data)

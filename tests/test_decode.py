@@ -680,7 +680,7 @@ TIFF = encoded(picture(20, 15), "TIFF")
     places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
     cut=st.none() | st.floats(0, 1),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_changed_bytes_give_a_picture_or_a_rejection(
     data: bytes, places: list[tuple[float, int]], cut: float | None
 ) -> None:

@@ -38,7 +38,7 @@ from prep.handover import (
 from prep.program import UserError
 
 IN_ONE_FOLDER = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -69,7 +69,7 @@ def test_a_picture_of_the_right_size_is_kept_exactly() -> None:
     backend=st.sampled_from(BACKENDS),
     fit=st.sampled_from(FITS),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_size_gives_a_square_of_the_picture_s_colours(
     width: int, height: int, side: int, backend: str, fit: str
 ) -> None:

@@ -31,7 +31,7 @@ def equal(a: Moments, b: Moments) -> bool:
 
 
 @given(count=st.integers(0, 40), side=st.integers(1, 40), seed=st.integers(0, 999))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_sums_are_exact(count: int, side: int, seed: int) -> None:
     images = noise_images(count, side, seed)
     got = moments_of(images)
@@ -40,7 +40,7 @@ def test_the_sums_are_exact(count: int, side: int, seed: int) -> None:
 
 
 @given(count=st.integers(1, 6), side=st.integers(1, 8), seed=st.integers(0, 999))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_sums_equal_python_s_integers(count: int, side: int, seed: int) -> None:
     images = noise_images(count, side, seed)
     got = moments_of(images)
@@ -107,7 +107,7 @@ def test_imagenet_and_a_thousand_times_more_fit_in_64_bits() -> None:
 
 
 @given(cuts=st.lists(st.integers(0, 12), max_size=4), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_parts_in_any_order_and_grouping_add_up_to_the_whole(cuts: list[int], seed: int) -> None:
     images = noise_images(12, 7, seed)
     parts = [moments_of(part) for part in np.split(images, sorted(cuts))]
@@ -123,7 +123,7 @@ def test_parts_in_any_order_and_grouping_add_up_to_the_whole(cuts: list[int], se
 
 
 @given(seeds=st.lists(st.integers(0, 99), min_size=3, max_size=3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_merging_is_associative_and_order_free(seeds: list[int]) -> None:
     a, b, c = (moments_of(noise_images(1 + seed % 6, 4, seed)) for seed in seeds)
     assert equal((a + b) + c, a + (b + c))

@@ -59,9 +59,7 @@ def part(source: Source, out: Path, options: Options, number: int, of: int) -> i
     return next(summary.missing for summary in done if summary.split == "train")
 
 
-@hypothesis_settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.integers(1, 7).flatmap(lambda n: st.permutations(range(1, n + 1))))
 def test_parts_in_any_order_end_with_the_bytes_of_one_run(
     source: Source,

@@ -44,7 +44,7 @@ def test_known_answers(counter, key, answer):
     assert tuple(int(word) for word in philox4x32_torch(tensors, key)) == answer
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(counters, min_size=1, max_size=8), keys)
 def test_numba_torch_and_plain_agree(several, key):
     expected = [plain_philox(counter, key) for counter in several]

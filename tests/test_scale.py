@@ -74,7 +74,7 @@ def test_turbo_is_within_2_grey_levels_of_pillow(fit: str, side: int) -> None:
     hard=st.booleans(),
     fit=st.sampled_from(FITS),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_turbo_is_within_2_grey_levels_of_pillow_for_any_size(
     width: int, height: int, side: int, seed: int, hard: bool, fit: str
 ) -> None:
@@ -143,7 +143,7 @@ def test_the_kernel_uncompiled_gives_the_same_bytes(
 @given(
     old=st.integers(1, 3000), new=st.integers(1, 3000), first=st.integers(0, 2999), data=st.data()
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_weights_of_a_pixel_sum_to_1(
     old: int, new: int, first: int, data: st.DataObject
 ) -> None:

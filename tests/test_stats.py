@@ -104,7 +104,7 @@ def test_the_order_of_completion_does_not_matter(
 
 
 @given(seed=st.integers(0, 999), count=st.integers(1, 5), side=st.integers(1, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_one_division_of_exact_sums(seed: int, count: int, side: int) -> None:
     from fractions import Fraction
 

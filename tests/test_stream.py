@@ -45,7 +45,7 @@ def expected(sizes: list[int]) -> bytes:
     killed=st.integers(0, 6),
     guess=st.sampled_from([0, 1, 500]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_samples_lie_by_the_layout_whatever_was_killed_or_guessed(
     units: list[list[int]], killed: int, guess: int
 ) -> None:
