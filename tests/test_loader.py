@@ -257,7 +257,9 @@ def test_a_process_without_samples_in_the_last_batch_has_an_empty_one(train_set:
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(train_set: Dataset) -> None:
-    with pytest.raises(UserError, match="a batch of 2 cannot be divided among 3 processes"):
+    with pytest.raises(
+        UserError, match="samples in batches of 2 cannot be divided among 3 processes"
+    ):
         Batches(train_set, 2, 1, rank=0, world=3)
 
 

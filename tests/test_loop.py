@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def test_the_plateau_schedule_follows_the_validation_errors(straight: Path, reci
     assert history == checkpoints.load(straight).history
     for done, row in enumerate(rows):
         assert row["learning_rate"] == schedule.learning_rate(recipe, done, history[:done])
-    over = [schedule.ended(recipe, done, history[:done]) for done in range(1, len(rows) + 1)]
+    over = [bool(schedule.ended(recipe, done, history[:done])) for done in range(1, len(rows) + 1)]
     assert over == [False] * (len(rows) - 1) + [True]
     assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]  # a plateau was met
 
@@ -369,8 +370,9 @@ def test_going_on_from_a_finished_run_elsewhere_says_what_is_missing(
     betons: Path, recipe: Recipe, finished: Path, tmp_path: Path
 ) -> None:
     message = refusal(settings_of(betons, tmp_path / "x", recipe, str(finished)))
-    assert f"{finished} has finished" in message
-    assert "--set epochs=" in message
+    assert f"{finished} has finished: epoch " in message
+    assert "no lower val_top1_error for 2 epochs after 1 drop of the learning rate" in message
+    assert "to go on, give --init and another --out" in message
 
 
 def test_the_same_samples_in_another_order_are_refused(
@@ -544,10 +546,26 @@ def test_another_number_of_threads_warns(
 def test_a_loss_that_is_no_number_ends_the_run(betons: Path, tmp_path: Path) -> None:
     recipe = tiny("learning_rate=1e20", "schedule=steps", "drop_epochs=[]")
     message = refusal(settings_of(betons, tmp_path, recipe, val=False))
-    assert f"at step {STEPS_AN_EPOCH}, learning rate 1e+20" in message
-    assert "no checkpoint was written before it" in message
-    assert "learning_rate" in message
+    assert f"by step {STEPS_AN_EPOCH}, learning rate 1e+20" in message
+    assert "another --out with a lower --set learning_rate=, or look" in message
     assert not (tmp_path / "last.pt").exists()
+
+
+def test_the_last_good_weights_are_named_where_there_are_any(
+    betons: Path, finished: Path, tmp_path: Path
+) -> None:
+    """Those of --out, or those that the run began with."""
+    fatal = tiny("learning_rate=1e20", "schedule=steps", "drop_epochs=[]")
+    settings = settings_of(betons, tmp_path / "new", fatal, val=False)
+    message = refusal(dataclasses.replace(settings, init=finished))
+    assert f"with the last good weights by --init {finished.resolve() / 'last.pt'}, or" in message
+    begun = tiny("schedule=steps", "drop_epochs=[]", "epochs=1", "warmup_epochs=0")
+    loop.run(settings_of(betons, tmp_path / "run", begun, val=False))
+    last = tmp_path / "run" / "last.pt"
+    good = checkpoints.load(last)
+    checkpoints.save(dataclasses.replace(good, recipe=fatal, step=good.step), last)
+    message = refusal(settings_of(betons, tmp_path / "run", fatal, val=False))
+    assert f"with the last good weights by --init {last}, or" in message
 
 
 def test_a_schedule_that_needs_validation_data_asks_for_it(
@@ -569,6 +587,103 @@ def test_the_same_command_goes_on_with_a_run_that_began_with_another(
     for _ in range(2):
         loop.run(settings)
     assert checkpoints.load(out).origin == str(begun.resolve())
+
+
+def test_a_run_goes_on_though_what_it_began_with_is_gone(
+    betons: Path, straight: Path, tmp_path: Path
+) -> None:
+    """--keep takes away what --resume named; a run that --init named is moved."""
+    begun = Path(shutil.copytree(straight, tmp_path / "begun"))
+    recipe = tiny("epochs=1", "warmup_epochs=0")
+    init = settings_of(betons, tmp_path / "init", recipe, val=False)
+    init = dataclasses.replace(init, init=begun)
+    longer = dataclasses.replace(checkpoints.load(begun).recipe, epochs=13, drops=2)
+    good = checkpoints.load(begun)
+    checkpoints.save(dataclasses.replace(good, recipe=longer), begun / "step-00000009.pt")
+    resumed = settings_of(betons, tmp_path / "resumed", longer, str(begun / "step-00000009.pt"))
+    for settings in (init, resumed):
+        loop.run(settings)
+    begun.rename(tmp_path / "moved")
+    for settings in (init, resumed):
+        before = checkpoints.load(settings.out).step
+        loop.run(settings)
+        assert checkpoints.load(settings.out).step == before > 0
+    elsewhere = dataclasses.replace(init, out=tmp_path / "elsewhere")
+    assert f"--init {begun} does not exist" in refusal(elsewhere)
+    assert not elsewhere.out.exists()
+
+
+def test_weights_are_not_passed_over_where_another_run_lies(
+    betons: Path, recipe: Recipe, straight: Path, finished: Path
+) -> None:
+    """Without --init, that one would be carried on."""
+    before = (finished / "last.pt").read_bytes()
+    settings = dataclasses.replace(settings_of(betons, finished, recipe), init=straight)
+    assert f"did not begin with --init {straight}; give another --out" in refusal(settings)
+    assert (finished / "last.pt").read_bytes() == before
+    loop.run(dataclasses.replace(settings, resume="never", recipe=tiny("epochs=2")))
+
+
+def test_a_run_that_has_stopped_early_goes_on_with_more_patience(
+    betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def patient(epochs: int) -> RunSettings:
+        frozen = ("schedule=steps", "drop_epochs=[]", "learning_rate=1e-30", "epochs=5")
+        recipe = tiny(*frozen, f"stop_patience={epochs}", "watch=val_top1_error")
+        return settings_of(betons, tmp_path, recipe)
+
+    loop.run(patient(1))
+    assert checkpoints.load(tmp_path).epoch == 2  # the second was not better
+    capsys.readouterr()
+    loop.run(patient(1))
+    said = capsys.readouterr().err
+    assert "has finished: epoch 2, no lower val_top1_error for 1 epoch; to go on, give" in said
+    assert "--set stop_patience=" in said
+    loop.run(patient(3))
+    assert checkpoints.load(tmp_path).epoch == 4
+
+
+def test_the_best_epoch_is_not_chosen_among_those_of_other_validation_data(
+    betons: Path, tmp_path: Path
+) -> None:
+    """Where no schedule looks at it; validation that comes later is no other one."""
+    fixed = tiny("schedule=steps", "drop_epochs=[]", "epochs=3")
+    loop.run(settings_of(betons, tmp_path, dataclasses.replace(fixed, epochs=1), val=False))
+    loop.run(settings_of(betons, tmp_path, dataclasses.replace(fixed, epochs=2)))
+    known = checkpoints.load(tmp_path)
+    checkpoints.save(dataclasses.replace(known, val_pixels_id="0" * 64), tmp_path / "last.pt")
+    message = refusal(settings_of(betons, tmp_path, fixed))
+    assert "has gone by other validation data" in message
+    assert f"another --out with --init {tmp_path / 'last.pt'}" in message
+
+
+def test_an_epoch_s_rate_is_of_all_its_parts(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after its second step, and while it is validated."""
+    settings = settings_of(betons, tmp_path, tiny("epochs=1", "warmup_epochs=0"))
+    slept = 0.0
+
+    def slowly(updater: Updater, *arguments: Any) -> Any:
+        nonlocal slept
+        slept += 0.3
+        time.sleep(0.3)
+        return real(updater, *arguments)
+
+    real = Updater.step
+    monkeypatch.setattr(Updater, "step", slowly)
+    for where, name, call in ((Updater, "step", 2), (evaluate, "probabilities", 1)):
+        with monkeypatch.context() as patch:
+            stop = at_call(getattr(where, name), call, lambda: signal.raise_signal(signal.SIGTERM))
+            patch.setattr(where, name, stop)
+            with pytest.raises(SystemExit):
+                loop.run(settings)
+        time.sleep(2)
+    loop.run(settings)
+    (row,) = (row for row in metrics.read(tmp_path / metrics.FILE_NAME) if row["kind"] == "epoch")
+    assert slept == pytest.approx(3 * 0.3)
+    assert slept <= row["seconds"] < slept + 2
+    assert row["images_per_s"] == pytest.approx(18 / row["seconds"])
 
 
 def test_other_validation_data_is_refused_where_the_schedule_looked_at_it(
@@ -640,7 +755,7 @@ def test_going_on_from_another_run_does_not_replace_the_one_in_out(
 ) -> None:
     before = (finished / "last.pt").read_bytes()
     message = refusal(settings_of(betons, finished, recipe, str(straight)))
-    assert f"{finished} holds another run than {straight}" in message
+    assert f"{finished} holds a run that did not begin with --resume {straight}" in message
     assert (finished / "last.pt").read_bytes() == before
 
 
@@ -658,6 +773,22 @@ def test_weights_that_are_no_numbers_are_not_saved(
     monkeypatch.setattr(epoch, "_check_finite", lambda *_: None)
     monkeypatch.setattr(Updater, "step", spoil)
     assert "is not finite after step" in refusal(settings_of(betons, tmp_path, recipe))
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_a_loss_that_is_no_number_is_not_saved_for_a_resumed_run_to_find(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fp16's scaler leaves such an update out: the weights are whole, the row to come is not."""
+    real = Updater.step
+
+    def spoil(updater: Updater, *arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return torch.full_like(real(updater, *arguments), float("nan"))
+
+    monkeypatch.setattr(Updater, "step", spoil)
+    message = refusal(settings_of(betons, tmp_path, tiny(), val=False))
+    assert "the loss is not finite after step 1, learning rate" in message
     assert not (tmp_path / "last.pt").exists()
 
 

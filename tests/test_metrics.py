@@ -146,6 +146,22 @@ def test_tensorboard_shows_no_step_twice_after_a_resume(tmp_path: Path) -> None:
     assert scalars(tmp_path, "step/loss") == [(step, step / 4) for step in range(1, 7)]
 
 
+def test_tensorboard_shows_no_epoch_twice_that_was_written_before_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    """Its row has the step that the checkpoint is of, as the row before it, which stays."""
+    rows = {"step": {"loss": 1.0}, "epoch": {"epoch": 1, "loss": 2.0}}
+    for _ in range(2):
+        with Metrics(tmp_path, 20 if (tmp_path / FILE_NAME).exists() else 0, epoch=0) as recorder:
+            for kind, values in rows.items():
+                if kind == "epoch" or not read(tmp_path / FILE_NAME):
+                    recorder.row(kind, 20, values)
+        time.sleep(1.1)
+    assert [row["kind"] for row in read(tmp_path / FILE_NAME)] == ["step", "epoch"]
+    assert scalars(tmp_path, "step/loss") == [(20, 1.0)]
+    assert scalars(tmp_path, "epoch/loss") == [(20, 2.0)]
+
+
 def test_tensorboard_forgets_the_run_that_was_started_over(tmp_path: Path) -> None:
     write(tmp_path, 0, range(1, 8))
     write_later(tmp_path, 0, range(1, 3))

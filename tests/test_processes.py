@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -89,6 +90,19 @@ def test_a_run_goes_on_with_another_number_of_processes(
     train(2, betons, tmp_path / "run", 2)
     train(1, betons, tmp_path / "run", 5)
     assert_same_run(one, tmp_path / "run")
+
+
+def test_validation_is_of_the_network_that_is_saved(betons: Path, tmp_path: Path) -> None:
+    """On CPUs each process's batch norm has running figures of its own images; process 0 saves."""
+    out = tmp_path / "run"
+    train(2, betons, out, 2, "--set", "network=paper-batch-norm", "--set", "learning_rate=0.01")
+    line = [sys.executable, "-m", "train.cli", "eval", str(out), "--json"]
+    line += ["--beton", str(betons / "val.beton"), "--device", "cpu", "--workers", "1"]
+    judged = subprocess.run(line, capture_output=True, text=True, check=True)
+    found = json.loads(judged.stdout)["views"]["1"]
+    last = rows(out, "epoch")[-1]
+    assert last["val_loss"] == pytest.approx(found["loss"], rel=1e-5)
+    assert last["val_top1_error"] == pytest.approx(found["top1_error"])
 
 
 def test_three_processes_that_are_stopped_end_with_the_very_weights(

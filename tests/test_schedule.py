@@ -82,7 +82,7 @@ def test_the_rate_falls_tenfold_at_each_of_three_plateaus() -> None:
 def test_a_plateau_run_ends_after_the_fourth_plateau_or_at_the_last_epoch() -> None:
     recipe = load_recipe("paper", ["patience=2"])
     history = by_hand(recipe)
-    over = [ended(recipe, count, history[:count]) for count in range(1, len(history) + 1)]
+    over = [bool(ended(recipe, count, history[:count])) for count in range(1, len(history) + 1)]
     assert over == [last for _, _, last in BY_HAND]
     falling = measured(recipe, [1.0 - epoch / 100 for epoch in range(90)])
     assert not ended(recipe, 89, falling[:89])
@@ -215,7 +215,7 @@ def test_early_stopping_counts_from_the_lowest_value() -> None:
     recipe = load_recipe("cifar10")
     losses = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96]  # the lowest, then seven
     history = measured(recipe, losses)
-    assert [ended(recipe, n, history[:n]) for n in (8, 9)] == [False, True]
+    assert [bool(ended(recipe, n, history[:n])) for n in (8, 9)] == [False, True]
     saved = measured(recipe, [*losses[:8], 0.89, *losses[2:8]])
     assert not ended(recipe, len(saved), saved)
 

@@ -199,6 +199,21 @@ def test_run_prints_the_checkpoint_and_resumes(
     assert "has finished" in err
 
 
+def test_resume_never_throws_away_nothing_that_this_run_has_done(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun and SLURM start the same command again."""
+    command = ["run", "--beton", betons / "train.beton", "--out", tmp_path, *TINY, *ONE_THREAD]
+    assert call(*command, "--resume", "never") == 0
+    first = (tmp_path / "last.pt").stat().st_mtime_ns
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert call(*command, "--resume", "never") == 0
+    assert (tmp_path / "last.pt").stat().st_mtime_ns == first
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert call(*command, "--resume", "never") == 0
+    assert (tmp_path / "last.pt").stat().st_mtime_ns > first
+
+
 def test_a_damaged_record_ends_a_run_with_its_name(
     copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +226,8 @@ def test_a_damaged_record_ends_a_run_with_its_name(
     assert last.startswith(f"train: {beton}: sample 11 ")
     assert "its crc32 is not the one that was written" in last
     assert not (tmp_path / "run" / "last.pt").exists()
+    log = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    assert log[-1].endswith(f"ended: {last.removeprefix('train: ')}")
 
 
 def test_a_run_says_whether_the_pipeline_was_compiled_or_loaded_and_how_long_that_took(

@@ -20,7 +20,7 @@ from train import networks, pretrained
 from train.networks.layers import AlexNet
 from train.recipe import Recipe, recipe_from_values
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 FILE_NAME = "last.pt"
 
 
@@ -64,9 +64,10 @@ class Checkpoint:
     epoch_step: int
     step: int
     sums: list[float]  # of the epoch so far, see train.sums
+    clock: list[float]  # of the epoch so far, see train.clock
     history: list[dict[str, float]]  # after each epoch, see train.schedule.History
     threads: int  # torch's; another number rounds differently
-    origin: str  # the checkpoint file of another run that this one went on from, or ""
+    origin: str  # another run's checkpoint file that --resume or --init began this one with, or ""
     val_pixels_id: str  # of the validation data; "" without any
     labels_sha256: str  # of the training samples' labels in the beton's order
 
@@ -187,6 +188,7 @@ def _pretrained(weights: dict[str, torch.Tensor], file: Path) -> Checkpoint:
         epoch_step=0,
         step=0,
         sums=[],
+        clock=[],
         history=[],
         threads=torch.get_num_threads(),
         origin="",

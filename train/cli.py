@@ -17,7 +17,6 @@ from train.options import (
     Settings,
     Workers,
     check_beton,
-    check_run,
     cores,
     load_torch,
     recipes_for_shell,
@@ -110,8 +109,6 @@ def run(
 
     chosen = load_recipe(recipe, settings or ())
     check_beton(beton)
-    if init is not None:
-        check_run(init)
     if val_beton is None and (beside := beton.parent / "val.beton").exists():
         val_beton = beside
     schedule.check_validation(chosen, val_beton)
@@ -121,8 +118,11 @@ def run(
     place = choose_device(device.value if device else None)  # first: FFCV takes seconds to import
     load_torch()
     from train import loop
+    from train.processes import begun_again
     from train.state import RunSettings
 
+    if resume == "never" and begun_again():  # what this run has done since is not to be lost
+        resume = "auto"
     path = loop.run(
         RunSettings(
             beton=beton,

@@ -68,7 +68,7 @@ class Run:
     def save(self, best: bool = False) -> Path | None:
         """Write a checkpoint; all processes call it, process 0 writes and has the path."""
         checkpoint = _checkpoint(self)
-        _check_weights(checkpoint)
+        _check_weights(checkpoint, self)
         path = self.saving.save(checkpoint, best) if self.processes.first else None
         # torchrun ends all when one has ended: none may before the checkpoint is written.
         self.processes.largest(0)
@@ -77,20 +77,24 @@ class Run:
 
 def train_epoch(run: Run) -> dict[str, float] | None:
     """The rest of the epoch; its figures, or None when a signal has ended it with a checkpoint."""
-    state, recipe, sums = run.state, run.settings.recipe, run.state.sums
+    state, recipe, sums, clock = run.state, run.settings.recipe, run.state.sums, run.state.clock
     steps = len(run.batches)
     state.network.train()
     if not state.pipeline_compiled:
         run.screen.line("compiling the pipeline, unless an earlier run has left it on disk ...")
-    clock = _Clock()
+    began = time.monotonic()
+    clock.start()
     with run.screen.counting(f"epoch {state.epoch + 1}/{recipe.epochs}", steps):
         for batch in run.batches.epoch(recipe.seed, state.epoch, state.epoch_step):
-            clock.got()
-            if not state.pipeline_compiled:
+            if state.pipeline_compiled:
+                clock.got()
+            else:
                 how = "compiled" if compiled_now() else "loaded"
-                run.screen.line(f"pipeline {how}, first batch read: {clock.waited:.1f} s")
+                run.screen.line(
+                    f"pipeline {how}, first batch read: {time.monotonic() - began:.1f} s"
+                )
                 state.pipeline_compiled = True
-                clock = _Clock()  # rates are of the training alone
+                clock.start()  # rates are of the training alone
             rate = _set_rate(run)
             total = run.batches.samples_of(state.epoch_step)
             sums.add(run.updater.step(batch, state.step, total), total)
@@ -100,15 +104,17 @@ def train_epoch(run: Run) -> dict[str, float] | None:
             last = state.epoch_step == steps
             if state.epoch_step % STEP_INTERVAL == 0 or last:
                 means = sums.take()
-                _check_finite(means, run, rate)
-                run.row("step", _named(means) | clock.window(run.updater) | {"learning_rate": rate})
-            run.screen.step(state.epoch_step, _running_figures(run, clock, rate))
+                _check_finite(means, run)
+                norm = {"gradient_norm": float(run.updater.gradient_norm())}
+                run.row("step", _named(means) | clock.window() | norm | {"learning_rate": rate})
+            run.screen.step(state.epoch_step, _running_figures(run, rate))
             wish = run.agreed_wish()
             if wish == Wish.STOP or (wish == Wish.CHECKPOINT and not last):
                 run.save()
             if wish == Wish.STOP:
                 return None
             clock.ask()
+    clock.stop()
     return _named(sums.means()) | clock.figures() | {"learning_rate": _set_rate(run)}
 
 
@@ -121,61 +127,30 @@ def _set_rate(run: Run) -> float:
     return rate
 
 
-class _Clock:
-    """Rates and waits of this process's part of an epoch, and of the window since the last row."""
-
-    def __init__(self) -> None:
-        self.started = self._asked = self._window_started = time.perf_counter()
-        self.waited = self._window_waited = 0.0
-        self.images = self._window_images = 0
-
-    def ask(self) -> None:
-        self._asked = time.perf_counter()
-
-    def got(self) -> None:
-        self.waited += time.perf_counter() - self._asked
-
-    def window(self, updater: Updater) -> dict[str, float]:
-        """Figures since the last time, with the norm of the last gradient."""
-        norm = float(updater.gradient_norm())
-        now = time.perf_counter()
-        seconds = now - self._window_started
-        figures = {
-            "images_per_s": (self.images - self._window_images) / seconds,
-            "data_wait": (self.waited - self._window_waited) / seconds,
-            "gradient_norm": norm,
-        }
-        self._window_started, self._window_images = now, self.images
-        self._window_waited = self.waited
-        return figures
-
-    def figures(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self.started
-        return {
-            "images_per_s": self.images / seconds,
-            "data_wait": self.waited / seconds,
-            "seconds": seconds,
-        }
-
-
-def _check_finite(means: Means, run: Run, rate: float) -> None:
+def _check_finite(means: Means, run: Run) -> None:
     if not math.isfinite(means[0]):
-        path = run.settings.out / checkpoints.FILE_NAME
-        kept = f"{path} is of before it" if path.exists() else "no checkpoint was written before it"
-        raise UserError(
-            f"the loss is {means[0]} at step {run.state.step}, learning rate {rate:g}; {kept}: "
-            "give a lower --set learning_rate, or look at the data with `prep inspect`"
-        )
+        raise UserError(f"the loss is {means[0]} by step {run.state.step}, {_way_out(run)}")
 
 
-def _check_weights(checkpoint: Checkpoint) -> None:
+def _way_out(run: Run) -> str:
+    """What follows the name of a figure that is not finite."""
+    rate = run.updater.sgd.param_groups[0]["lr"]
+    last = run.settings.out / checkpoints.FILE_NAME
+    good = str(last) if last.exists() else run.state.origin
+    weights = f", with the last good weights by --init {good}" if good else ""
+    return (
+        f"learning rate {rate:g}: begin again in another --out with a lower --set "
+        f"learning_rate={weights}, or look at the data with `prep inspect`"
+    )
+
+
+def _check_weights(checkpoint: Checkpoint, run: Run) -> None:
     """The loss of the last update is never seen, so what is to be saved is looked at itself."""
-    for name, values in checkpoint.network.items():  # batch norm's running figures too
+    # Batch norm's running figures too; and fp16's scaler leaves out an update, not its loss.
+    sums = {"the loss": torch.tensor(checkpoint.sums)}
+    for name, values in (checkpoint.network | checkpoint.average | sums).items():
         if not values.isfinite().all():
-            raise UserError(
-                f"{name} is not finite after step {checkpoint.step}; the checkpoint before is "
-                "kept: give a lower --set learning_rate"
-            )
+            raise UserError(f"{name} is not finite after step {checkpoint.step}, {_way_out(run)}")
 
 
 def _checkpoint(run: Run) -> Checkpoint:
@@ -192,6 +167,7 @@ def _checkpoint(run: Run) -> Checkpoint:
         epoch_step=state.epoch_step,
         step=state.step,
         sums=state.sums.state(),
+        clock=state.clock.state(),
         history=state.history,
         threads=torch.get_num_threads(),
         origin=state.origin,
@@ -204,11 +180,11 @@ def _named(means: Means) -> dict[str, float]:
     return dict(zip(NAMES, means.tolist(), strict=True))
 
 
-def _running_figures(run: Run, clock: _Clock, rate: float) -> str:
+def _running_figures(run: Run, rate: float) -> str:
     means, history = run.state.sums.means(), run.state.history
     if not means.any():
         return ""
-    figures = clock.figures()
+    figures = run.state.clock.figures()
     line = f"loss {means[0]:.3f}, error top-1 {means[1]:.1%} top-5 {means[2]:.1%}"
     if history and "val_top1_error" in history[-1]:
         line += f", of validation {history[-1]['val_top1_error']:.1%}"

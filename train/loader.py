@@ -78,8 +78,8 @@ class Batches:
         self._batch = min(batch, len(dataset))  # the loader has five batches in memory
         if self._batch < world:
             raise UserError(
-                f"a batch of {self._batch} cannot be divided among {world} processes; give a "
-                "larger --set batch=, or fewer processes"
+                f"{dataset.path}: {len(dataset)} samples in batches of {self._batch} cannot be "
+                f"divided among {world} processes; give fewer processes, or more at a time"
             )
         self._dataset, self._augment, self._order = dataset, augment, order
         self._device = device or torch.device("cpu")

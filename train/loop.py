@@ -68,13 +68,10 @@ def _run(
     recipe, out = settings.recipe, settings.out
     path = out / checkpoints.FILE_NAME
     state = start(settings, data, processes, screen)
-    if schedule.ended(recipe, state.epoch, state.history):
+    if why := schedule.ended(recipe, state.epoch, state.history):
         if not path.exists():
-            raise UserError(
-                f"{settings.resume} has finished: epoch {state.epoch} of at most {recipe.epochs}; "
-                "give a larger --set epochs= to go on"
-            )
-        screen.line(f"{out} has finished: epoch {state.epoch} of at most {recipe.epochs}")
+            raise UserError(f"{settings.resume} has finished: {why}")
+        screen.line(f"{out} has finished: {why}")
         return path
     saving = Saving(out, settings.checkpoint_steps, settings.checkpoint_minutes, settings.keep)
     with contextlib.ExitStack() as stack:
@@ -159,8 +156,10 @@ def _validate(run: Run, batches: Batches) -> Score | None:
             yield batch
 
     followed = run.screen.follow("validation", batches.sequential(), len(batches))
+    judged = run.updater.judged()
+    run.processes.take_from_first(judged.buffers())  # batch norm's, of each process's own images
     scores = evaluate.evaluate(
-        run.updater.judged(),
+        judged,
         until_signal(followed),
         evaluate.views_of(recipe, run.data.trained_on, settings.device, recipe.val_views),
         run.processes,

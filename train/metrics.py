@@ -35,7 +35,11 @@ class Metrics:
         with whole_file(path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        # TensorBoard forgets whole steps; of this one, a row may be kept and another one not.
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+        for row in kept:
+            if row["step"] == step:
+                self._draw(row["kind"], step, row)
 
     def row(self, kind: str, step: int, values: dict[str, Any]) -> None:
         # JSON knows no infinity, which the gradients of a step have that fp16's scaler left out.
@@ -46,6 +50,9 @@ class Metrics:
         row = {"kind": kind, "step": step} | finite
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
+        self._draw(kind, step, values)
+
+    def _draw(self, kind: str, step: int, values: dict[str, Any]) -> None:
         for name, value in values.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"{kind}/{name}", value, step)

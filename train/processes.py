@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,12 @@ class Processes:
                 values, group=self.flags if values.device.type == "cpu" else None
             )
         return values
+
+    def take_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
+        """In place: all processes have those of process 0 then."""
+        if self.world > 1:
+            for values in tensors:
+                distributed.broadcast(values, 0)
 
     def largest(self, number: int) -> int:
         """The largest of all processes' numbers. It waits for the processes, not for their GPUs."""

@@ -20,27 +20,58 @@ def resume_from(settings: RunSettings) -> Path | None:
     """The run or checkpoint to carry on.
 
     With --resume PATH that is PATH at first, and what lies in --out when the same command is given
-    again. Raises UserError when --out holds a run that did not begin with PATH.
+    again; with --init PATH nothing at first. Raises UserError when --out holds a run that did not
+    begin with PATH, or there is neither.
     """
     path = settings.out / checkpoints.FILE_NAME
     if settings.resume == "never":
         return None
-    if settings.resume == "auto" or not path.exists():
-        origin = path if settings.resume == "auto" else Path(settings.resume)
-        return origin if origin.exists() or settings.resume != "auto" else None
-    begun = named_origin(settings)
-    if begun != str(path.resolve()) and checkpoints.load(path).origin != begun:
-        raise UserError(
-            f"{settings.out} holds another run than {settings.resume}; give another --out"
-        )
+    option, given = begun_with(settings)
+    if not path.exists():
+        return given if option == "--resume" else None
+    if given is not None:
+        begun = {str(each.resolve()) for each in (given, given / checkpoints.FILE_NAME)}
+        if str(path.resolve()) not in begun and checkpoints.load(path).origin not in begun:
+            raise UserError(
+                f"{settings.out} holds a run that did not begin with {option} {given}; give "
+                "another --out"
+            )
     return path
 
 
-def named_origin(settings: RunSettings) -> str:
-    """The checkpoint file that --resume PATH names; empty without one."""
-    if settings.resume in ("auto", "never"):
-        return ""
-    return str(checkpoints.file_of(Path(settings.resume)).resolve())
+def begun_with(settings: RunSettings) -> tuple[str, Path | None]:
+    """The option that names another run to begin with, and what it names; "" and None without."""
+    if settings.resume not in ("auto", "never"):
+        return "--resume", Path(settings.resume)
+    return ("--init", settings.init) if settings.init is not None else ("", None)
+
+
+def origin_of(settings: RunSettings) -> str:
+    """The checkpoint file that a run begins with; empty without one."""
+    _, given = begun_with(settings)
+    return "" if given is None else str(checkpoints.file_of(given).resolve())
+
+
+def check_origin(settings: RunSettings) -> None:
+    """Raises UserError when a run is to begin with what does not exist, or with two."""
+    option, given = begun_with(settings)
+    if given is None:
+        return
+    begins = settings.resume == "never" or not (settings.out / checkpoints.FILE_NAME).exists()
+    if begins and not given.exists():
+        raise UserError(f"{option} {given} does not exist; give the --out folder of a `train run`")
+    if settings.init is None:
+        return
+    if option == "--resume":
+        raise UserError(
+            f"--init {settings.init} and --resume {settings.resume}: a run begins with the weights "
+            "of one; give one of the two"
+        )
+    if checkpoints.file_of(settings.init).resolve().parent == settings.out.resolve():
+        raise UserError(
+            f"--init {settings.init} lies in --out {settings.out}, where the new run would take "
+            "its place; give another --out"
+        )
 
 
 def check_resumable(
@@ -48,7 +79,8 @@ def check_resumable(
 ) -> None:
     """Raises UserError naming the first thing in which the run to resume differs from this one."""
     by_epochs = recipe.schedule in ("one-cycle", "cosine")
-    free = {"about"} if by_epochs else {"about", "epochs"}  # may be extended
+    # What says when a run ends may change: it goes on.
+    free = {"about", "stop_patience"} | (set() if by_epochs else {"epochs"})
     for field in dataclasses.fields(Recipe):
         old, new = getattr(checkpoint.recipe, field.name), getattr(recipe, field.name)
         if old != new and field.name not in free:
@@ -62,11 +94,14 @@ def check_resumable(
             f"beton's is {data.pixels_id[:12]}); give another --out, or --resume never to start "
             "over"
         )
-    if schedule.watches_validation(recipe) and checkpoint.val_pixels_id != val_pixels_id:
+    known, given = checkpoint.val_pixels_id, val_pixels_id
+    # The best checkpoint is one of the same data; the schedule has to have had some all along.
+    both = bool(known and given and recipe.watch != "loss")
+    if known != given and (both or schedule.watches_validation(recipe)):
         raise UserError(
-            f"{origin} has gone by other validation data (pixels_id "
-            f"{checkpoint.val_pixels_id[:12]}, this one is {val_pixels_id[:12]}); give the former, "
-            "another --out, or --resume never to start over"
+            f"{origin} has gone by other validation data (pixels_id {known[:12]}, this one is "
+            f"{given[:12]}); give the former, another --out with --init {origin}, or --resume "
+            "never to start over"
         )
 
 
@@ -85,10 +120,11 @@ def resume(state: State, origin: Path, settings: RunSettings, data: Data, screen
     state.sgd.load_state_dict(loaded.optimiser)
     state.scaler.load_state_dict(loaded.scaler)
     state.sums.load(loaded.sums)
+    state.clock.load(loaded.clock)
     state.epoch, state.epoch_step, state.step = loaded.epoch, loaded.epoch_step, loaded.step
     state.history = list(loaded.history)
     same_out = origin == settings.out / checkpoints.FILE_NAME
-    state.origin = loaded.origin if same_out else named_origin(settings)
+    state.origin = loaded.origin if same_out else origin_of(settings)
     within = f" and {state.epoch_step} steps" if state.epoch_step else ""
     screen.line(f"resumed from {origin} after epoch {state.epoch}{within}, step {state.step}")
     if loaded.threads != torch.get_num_threads():

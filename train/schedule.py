@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from prep.program import UserError
+from prep.program import UserError, counted
 from train.recipe import Recipe, Watched
 
 WATCHED: tuple[Watched, ...] = get_args(Watched)
@@ -98,19 +98,27 @@ def learning_rate(recipe: Recipe, epoch: float, history: History) -> float:
             return recipe.learning_rate * min(rise, fall)
 
 
-def ended(recipe: Recipe, epoch: int, history: History) -> bool:
-    """Whether training is over after `epoch` whole epochs."""
+def ended(recipe: Recipe, epoch: int, history: History) -> str:
+    """Why training is over after `epoch` whole epochs, and how to go on; "" when it is not."""
+    anew = "to go on, give --init and another --out"
     if epoch >= recipe.epochs:
-        return True
-    if (
-        recipe.stop_patience
-        and plateaus(_watched(recipe, history), recipe.stop_patience, drops=0).ended
+        by_epochs = recipe.schedule in ("one-cycle", "cosine")
+        way = anew if by_epochs else "to go on, give a larger --set epochs="
+        return f"epoch {epoch} of at most {recipe.epochs}; {way}"
+    patience = recipe.stop_patience
+    if patience and plateaus(_watched(recipe, history), patience, drops=0).ended:
+        return (
+            f"epoch {epoch}, no lower {recipe.watch} for {counted(patience, 'epoch')}; to go on, "
+            "give a larger --set stop_patience="
+        )
+    if recipe.schedule == "plateau" and (
+        plateaus(_watched(recipe, history), recipe.patience, recipe.drops).ended
     ):
-        return True
-    return (
-        recipe.schedule == "plateau"
-        and plateaus(_watched(recipe, history), recipe.patience, recipe.drops).ended
-    )
+        return (
+            f"epoch {epoch}, no lower {recipe.watch} for {counted(recipe.patience, 'epoch')} after "
+            f"{counted(recipe.drops, 'drop')} of the learning rate; {anew}"
+        )
+    return ""
 
 
 def is_best(recipe: Recipe, history: History, measured: Mapping[str, float]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from prep.program import visible
+from prep.program import first_line, visible
 
 Item = TypeVar("Item")
 
@@ -56,11 +56,16 @@ class Screen:
     ) -> None:
         if self._bar:
             self._bar.stop()
+        if isinstance(error, Exception):  # the program tells it on the screen
+            self._note(visible(f"ended: {first_line(error)}"))
 
     def line(self, text: str) -> None:
         """A line that stays."""
         text = visible(text)
         self._console.print(text, highlight=False, soft_wrap=True)
+        self._note(text)
+
+    def _note(self, text: str) -> None:
         if self._log is not None:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

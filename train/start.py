@@ -18,16 +18,14 @@ from train.feed import Feed, Feeding, choose_feed
 from train.networks.layers import AlexNet
 from train.processes import Processes
 from train.recipe import Recipe
-from train.resume import named_origin, resume, resume_from
+from train.resume import check_origin, origin_of, resume, resume_from
 from train.screen import Screen
 from train.state import Data, RunSettings, State
 from train.sums import EpochSums
 
 
 def open_data(settings: RunSettings) -> Data:
-    if (origin := named_origin(settings)) and not Path(origin).exists():
-        raise UserError(f"{settings.resume} does not exist; give the --out folder of a `train run`")
-    _check_init(settings)
+    check_origin(settings)
     data = open_train_data(settings.beton)
     schedule.check_validation(settings.recipe, settings.val_beton)
     if settings.val_beton is None:
@@ -59,21 +57,6 @@ def chosen_feed(settings: RunSettings, data: Data) -> Feed:
     return choose_feed(settings.feed, settings.device, side, settings.recipe.image_side)
 
 
-def _check_init(settings: RunSettings) -> None:
-    if settings.init is None:
-        return
-    if settings.resume not in ("auto", "never"):
-        raise UserError(
-            f"--init {settings.init} and --resume {settings.resume}: a run begins with the weights "
-            "of one; give one of the two"
-        )
-    if checkpoints.file_of(settings.init).resolve().parent == settings.out.resolve():
-        raise UserError(
-            f"--init {settings.init} lies in --out {settings.out}, where the new run would take "
-            "its place; give another --out"
-        )
-
-
 def open_train_data(beton: Path) -> Data:
     """A training beton and its statistics, without validation data."""
     train = datasets.open_dataset(beton)
@@ -88,8 +71,10 @@ def start(settings: RunSettings, data: Data, processes: Processes, screen: Scree
     check_graphs(settings, processes)
     network = networks.build(recipe, len(data.trained_on.wnids))
     origin = resume_from(settings)
+    begun = ""
     if settings.init is not None and origin is None:
         screen.line(_take_over(network, settings.init, recipe, data.trained_on.wnids))
+        begun = origin_of(settings)
     network.to(device).to(memory_format=torch.channels_last)
     if processes.world > 1 and device.type == "cuda":  # gloo has none
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -99,6 +84,7 @@ def start(settings: RunSettings, data: Data, processes: Processes, screen: Scree
         sgd=optimiser.build(network, recipe),
         scaler=torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16"),
         sums=EpochSums(device, processes),
+        origin=begun,
     )
     screen.line(_summary(settings, network, data, processes))
     if origin is not None:

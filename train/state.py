@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from prep.handover import Statistics
 from train.checkpoint import TrainedOn
+from train.clock import EpochClock
 from train.dataset import Dataset
 from train.feed import Feed
 from train.networks.layers import AlexNet
@@ -62,15 +63,16 @@ class State:
     sgd: torch.optim.SGD
     scaler: torch.amp.GradScaler  # does nothing but for fp16
     sums: EpochSums  # of the epoch under way
+    clock: EpochClock = dataclasses.field(default_factory=EpochClock)  # the same
     epoch: int = 0  # whole epochs done
     epoch_step: int = 0  # steps done of the next one
     step: int = 0  # steps done
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    origin: str = ""  # the checkpoint that --resume PATH named when the run began, or ""
+    origin: str = ""  # the checkpoint that --resume or --init named when the run began, or ""
     pipeline_compiled: bool = False  # when the first batch is asked for, or loaded
 
     def end_epoch(self, measured: dict[str, float]) -> None:
         self.epoch += 1
         self.epoch_step = 0
         self.history.append(measured)
-        self.sums = self.sums.anew()
+        self.sums, self.clock = self.sums.anew(), EpochClock()
