@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import bench_beton, demo, measured_train, resize_ways
+from benchmarks import bench_beton, curves, demo, measured_train, resize_ways
 from benchmarks import loader_ways as ways
 from benchmarks.wording import (
     RESULTS,
@@ -269,6 +269,7 @@ def filled(path: Path) -> str:
 def main() -> None:
     for path in pages():
         path.write_text(filled(path), encoding="utf-8")
+    curves.save()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ up on one that killed four; then the run ends with an error.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import pickle
 import time
@@ -65,12 +66,21 @@ def connected(address: str) -> Any:
             "alexnet-ffcv[cluster]"
         ) from error
     try:
+        # Client itself waits for ever where something listens that says nothing.
+        asyncio.run(asyncio.wait_for(_answers(address), CONNECT))
         return Client(address, timeout=CONNECT)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise UserError(
-            f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, "
-            "or mend --dask"
+            f"no Dask scheduler answers at {address} ({first_line(error)}); start one with `dask "
+            "scheduler`, or mend --dask"
         ) from error
+
+
+async def _answers(address: str) -> None:
+    from distributed.core import rpc
+
+    async with rpc(address) as scheduler:  # type: ignore[no-untyped-call]
+        await scheduler.echo(data="")
 
 
 def _finished(client: Any, address: str, waiting: Iterator[bytes], files: Files) -> Iterator[Any]:

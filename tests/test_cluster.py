@@ -137,6 +137,10 @@ def test_no_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         list(run_on_dask(slowly, range(3), address))
     with pytest.raises(UserError, match="no Dask scheduler answers at nonsense://x"):
         list(run_on_dask(slowly, range(3), "nonsense://x"))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"no Dask scheduler answers at {address}"):
+            list(run_on_dask(slowly, range(3), address))
 
 
 def test_a_scheduler_that_is_lost_on_the_way_is_named() -> None:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks import measured
+from benchmarks import curves, measured
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = measured.pages()
@@ -54,6 +56,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = shell(small, folder)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     return folder
+
+
+def test_the_curves_are_those_of_the_results(tmp_path: Path) -> None:
+    curves.save(tmp_path / "curves.png")
+    drawn, shown = (
+        np.asarray(Image.open(path).convert("RGB"), np.int16)
+        for path in (tmp_path / "curves.png", curves.PICTURE)
+    )
+    assert drawn.shape == shown.shape
+    assert np.abs(drawn - shown).mean() < 0.5  # grey levels: another matplotlib's letters
 
 
 def test_the_readme_shows_every_command() -> None:
