@@ -48,12 +48,14 @@ RECIPES = {
 BY_HEART = ["dropout=0", "pool_dropout=0", "noise=none", "mirror=false", "weight_decay=0"]
 BY_HEART += ["init=he", "pixel_divisor=60", "order=random", "batch=16", "learning_rate=0.01"]
 BY_HEART += ["schedule=one-cycle", "warmup_epochs=2", "layer_rates=[]", "stop_patience=0"]
+WHOLE = ["learning_rate=0.003", "epochs=24"]  # full width: at 0.01 some begin by going astray
 
 
 def learned(beton: Path, out: Path, network: str, width: float) -> list[dict[str, Any]]:
     """The epochs' rows; validation is of the very images that are trained."""
     name, epochs = RECIPES[network]
-    recipe = load_recipe(name, [*BY_HEART, f"epochs={epochs}", f"width={width}"])
+    values = [*BY_HEART, f"epochs={epochs}", f"width={width}"]
+    recipe = load_recipe(name, [*values, *(WHOLE if width == 1 else [])])
     assert recipe.network == network
     loop.run(RunSettings(beton, beton, recipe, out, "never", torch.device("cpu"), workers=1))
     return [row for row in metrics.read(out / metrics.FILE_NAME) if row["kind"] == "epoch"]

@@ -24,7 +24,7 @@ TINY = [*RECIPE, *(f"--set={key}" for key in ("batch=5", "init=he", "learning_ra
 
 
 def train(processes: int, betons: Path, out: Path, epochs: int, *options: str) -> str:
-    """Run `train run` by torchrun; returns what it says."""
+    """Run `train run` by torchrun; returns what it says. The checkpoint is named once."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += [f"--nproc-per-node={processes}", "-m", "train.cli"]
     alone = [sys.executable, "-m", "train.cli"]
@@ -39,6 +39,7 @@ def train(processes: int, betons: Path, out: Path, epochs: int, *options: str) -
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{out / 'last.pt'}\n"
     return done.stderr
 
 

@@ -118,7 +118,7 @@ def run(
     place = choose_device(device.value if device else None)  # first: FFCV takes seconds to import
     load_torch()
     from train import loop
-    from train.processes import begun_again
+    from train.processes import begun_again, from_environment
     from train.state import RunSettings
 
     if resume == "never" and begun_again():  # what this run has done since is not to be lost
@@ -143,7 +143,9 @@ def run(
             recipe_text=recipe_text(recipe),
         )
     )
-    say(str(path))
+    rank, _, _ = from_environment()
+    if rank == 0:
+        say(str(path))
 
 
 app.command(name="eval")(cli_trained.evaluate)

@@ -21,7 +21,7 @@ def resume_from(settings: RunSettings) -> Path | None:
 
     With --resume PATH that is PATH at first, and what lies in --out when the same command is given
     again; with --init PATH nothing at first. Raises UserError when --out holds a run that did not
-    begin with PATH, or there is neither.
+    begin with PATH.
     """
     path = settings.out / checkpoints.FILE_NAME
     if settings.resume == "never":
