@@ -289,6 +289,10 @@ def test_the_best_checkpoint_is_said_to_be_chosen(run_folder: Path) -> None:
     errors = [row["val_top1_error"] for row in best.epochs]
     assert best.best is not None
     assert best.best["epoch"] == 1 + errors.index(min(errors)) == best.checkpoint.epoch
+    # Resumed in another folder, from a run that had a better epoch: there is no best.pt.
+    before = [{"loss": 1.0, "val_top1_error": -1.0}, *best.checkpoint.history]
+    elsewhere = dataclasses.replace(best.checkpoint, history=before)
+    assert dataclasses.replace(best, checkpoint=elsewhere).best is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from train.device import choose_device
 from train.options import cores
 from train.processes import ALONE, Processes, own_device
 from train.recipe import load_recipe
-from train.start import check_graphs
+from train.start import check_graphs, check_last_batch
 from train.state import RunSettings
 
 CPU = torch.device("cpu")
@@ -128,3 +128,28 @@ def test_graphs_are_refused_where_they_do_not_go(
 
 def test_graphs_go_in_one_process_on_a_gpu(tmp_path: Path) -> None:
     check_graphs(with_graphs(tmp_path, "cuda"), ALONE)
+
+
+@pytest.mark.parametrize(
+    ("network", "samples", "world", "pieces", "message"),
+    [
+        ("paper-batch-norm", 130, 4, 1, "leave 2 for a step, fewer than the 4 processes"),
+        ("paper-batch-norm", 132, 4, 1, ""),
+        ("paper-batch-norm", 129, 1, 1, ""),
+        ("paper", 129, 4, 1, ""),
+        ("paper-batch-norm", 132, 4, 2, "--accumulate 2 does not go with batch norm"),
+        ("batch-norm", 129, 1, 1, "leave 1 for a step, too few for batch norm"),
+    ],
+)
+def test_batch_norm_over_gpus_has_images_in_each_process(
+    tmp_path: Path, network: str, samples: int, world: int, pieces: int, message: str
+) -> None:
+    """torch's SyncBatchNorm of a process without any takes them for numbers of another kind."""
+    recipe = load_recipe("demo", [f"network={network}", "batch=128"])
+    cuda = torch.device("cuda")
+    settings = RunSettings(tmp_path, None, recipe, tmp_path, "never", cuda, 1, accumulate=pieces)
+    if not message:
+        check_last_batch(settings, samples, Processes(0, world))
+        return
+    with pytest.raises(UserError, match=message):
+        check_last_batch(settings, samples, Processes(0, world))

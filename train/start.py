@@ -67,7 +67,7 @@ def open_train_data(beton: Path) -> Data:
 def start(settings: RunSettings, data: Data, processes: Processes, screen: Screen) -> State:
     """The network and optimiser at step 0, or as the run to resume left them."""
     recipe, device = settings.recipe, settings.device
-    _check_last_batch(settings, len(data.train), processes)
+    check_last_batch(settings, len(data.train), processes)
     check_graphs(settings, processes)
     network = networks.build(recipe, len(data.trained_on.wnids))
     origin = resume_from(settings)
@@ -97,7 +97,7 @@ def start(settings: RunSettings, data: Data, processes: Processes, screen: Scree
     return state
 
 
-def _check_last_batch(settings: RunSettings, samples: int, processes: Processes) -> None:
+def check_last_batch(settings: RunSettings, samples: int, processes: Processes) -> None:
     """Batch norm of a layer without pixels, as in the network batch-norm, needs two images."""
     batch, pieces = settings.recipe.batch, settings.accumulate
     together = settings.device.type == "cuda" and processes.world > 1  # batch norm is of all
@@ -106,9 +106,15 @@ def _check_last_batch(settings: RunSettings, samples: int, processes: Processes)
             f"--accumulate {pieces} does not go with batch norm over {processes.world} processes; "
             "leave it out, or give a smaller --set batch="
         )
+    last = samples % batch or batch
+    if "batch-norm" in settings.recipe.network and together and last < processes.world:
+        raise UserError(
+            f"{samples} images in batches of {batch} leave {last} for a step, fewer than the "
+            f"{processes.world} processes that batch norm is over; give another --set batch="
+        )
     if settings.recipe.network != "batch-norm":
         return
-    for images in (batch, samples % batch or batch):
+    for images in (batch, last):
         least = images if together else images // processes.world
         least //= min(pieces, max(least, 1))
         if least < 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,15 @@ class Run:
 
     @property
     def best(self) -> Row | None:
-        """The epoch that best.pt is of: the first with the lowest of what the recipe watches."""
+        """The epoch that best.pt is of: the first with the lowest of what the recipe watches.
+
+        None where that was one of the run that this one was resumed from in another folder.
+        """
         watch = self.checkpoint.recipe.watch
         measured = [row for row in self.epochs if row.get(watch) is not None]
-        return min(measured, key=lambda row: float(row[watch]), default=None)
+        best = min(measured, key=lambda row: float(row[watch]), default=None)
+        known = [epoch[watch] for epoch in self.checkpoint.history if watch in epoch]
+        return best if best is None or float(best[watch]) <= min(known, default=math.inf) else None
 
     @property
     def drops(self) -> list[tuple[float, float]]:
