@@ -256,10 +256,19 @@ def test_a_process_without_samples_in_the_last_batch_has_an_empty_one(train_set:
     assert batches[1].images.dtype == torch.uint8
 
 
+def test_fewer_samples_than_processes_are_each_of_one(train_set: Dataset) -> None:
+    found, world = [], len(train_set) + 2
+    for rank in range(world):
+        batches = Batches(train_set, 32, 1, rank=rank, world=world)
+        for _ in range(2):  # epochs
+            (batch,) = batches.sequential()
+            assert len(batch.images) == len(batch.samples) == (rank < len(train_set))
+        found += batch.samples.tolist()
+    assert found == list(range(len(train_set)))
+
+
 def test_a_batch_that_cannot_be_divided_is_refused(train_set: Dataset) -> None:
-    with pytest.raises(
-        UserError, match="samples in batches of 2 cannot be divided among 3 processes"
-    ):
+    with pytest.raises(UserError, match="a batch of 2 cannot be divided among 3 processes"):
         Batches(train_set, 2, 1, rank=0, world=3)
 
 

@@ -89,7 +89,7 @@ class Feeding:
         self.stored = self._batches.epoch
         self._device = device
         side, part = dataset.card.side, part_size(min(batch, len(dataset)), rank, world)
-        self._stored_shape = part, side, side, 3
+        self._stored_shape = max(part, 1), side, side, 3
         self._augment: Any = None
         if feed == "gpu":
             self._augment = DeviceAugment(augmentation, statistics).to(device)

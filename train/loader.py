@@ -76,10 +76,10 @@ class Batches:
                 f"or set the environment variable NUMBA_NUM_THREADS to {workers}"
             )
         self._batch = min(batch, len(dataset))  # the loader has five batches in memory
-        if self._batch < world:
+        if batch < world:
             raise UserError(
-                f"{dataset.path}: {len(dataset)} samples in batches of {self._batch} cannot be "
-                f"divided among {world} processes; give fewer processes, or more at a time"
+                f"a batch of {batch} cannot be divided among {world} processes; give a larger "
+                "--set batch=, or fewer processes"
             )
         self._dataset, self._augment, self._order = dataset, augment, order
         self._device = device or torch.device("cpu")
@@ -132,7 +132,7 @@ class Batches:
         try:
             loader: Any = Loader(
                 str(self._dataset.path),
-                batch_size=part_size(self._batch, self._rank, self._world),
+                batch_size=max(part_size(self._batch, self._rank, self._world), 1),
                 num_workers=workers,
                 os_cache=True,
                 drop_last=False,
