@@ -133,10 +133,11 @@ def test_a_dask_cluster_in_an_allocation_gives_the_bytes_of_one_run(
     cluster: Slurm, pictures: Path, alone: Path, tmp_path: Path, disturbed: bool
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log.txt"
-    script = ["--nodes=1", "--ntasks-per-node=3", "--mem-per-cpu=1G", f"--output={log}"]
+    workers = 1 if disturbed else 3  # one is not done before it is preempted
+    script = ["--nodes=1", f"--ntasks-per-node={workers}", "--mem-per-cpu=1G", f"--output={log}"]
     job = cluster.submit(*script, str(SCRIPTS / "prep-dask.sbatch"), str(pictures), str(out))
     if disturbed:
-        eventually(lambda: len(list((out / ".prep" / "train").glob("*.parquet"))) >= 4)
+        eventually(lambda: len(list((out / ".prep" / "train").glob("*.parquet"))) >= 1)
         cluster.preempt()
         cluster.begin_again(job)
     assert cluster.wait(job) == {"COMPLETED"}, log.read_text()
@@ -145,7 +146,7 @@ def test_a_dask_cluster_in_an_allocation_gives_the_bytes_of_one_run(
     save(
         f"slurm-prep-dask{'-preemption' if disturbed else ''}",
         {
-            "command": "sbatch --ntasks-per-node=3 prep-dask.sbatch",
+            "command": f"sbatch --ntasks-per-node={workers} prep-dask.sbatch",
             "SLURM": cluster.command("sinfo", "--version"),
             "preempted by": URGENT if disturbed else "nothing",
             "units of train": -(-CLASSES * PER_CLASS // UNIT_SIZE),
