@@ -1,4 +1,4 @@
-"""The measured parts that are of `train`: its loader, what runs came to, and what choices earn."""
+"""The measured parts that are of `train`: its loader, and what runs came to."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import json
 from typing import Any
 
 from benchmarks import loader_ways as ways
-from benchmarks.ablate import AS_IT_IS
 from benchmarks.wording import (
     RESULTS,
     ROOT,
-    Report,
     images,
     link,
     made_on,
@@ -155,35 +153,4 @@ def _trained(name: str, run: dict[str, Any]) -> list[str]:
         f"{last['epoch']} of {run['of epochs']}, {run['steps']:,} steps",
         f"{run['epochs'][0]['loss']:.3f} to {last['loss']:.3f}",
         accuracy,
-    ]
-
-
-# --------------------------------------------------------------------------- choices of a recipe
-
-
-def ablated() -> list[str]:
-    """What each choice of the recipe `fast` earns, by results as benchmarks.ablate writes them."""
-    found = report("ablate-fast")
-    changed = found["recipe"][1:]
-
-    def error(figures: Report) -> str:
-        spread = (
-            f" ({figures['lowest']:.1%} to {figures['highest']:.1%})" if found["seeds"] > 1 else ""
-        )
-        return f"{figures['mean']:.1%}{spread}"
-
-    rows = [
-        [f"`{name}`" if name != AS_IT_IS else name]
-        + [error(row[figure]) for figure in ("top-1 error", "top-5 error")]
-        + [f"{row['training loss']['mean']:.3f}"]
-        for name, row in found["changes"].items()
-    ]
-    return [
-        *table(("`fast`, and one change", "top-1 error", "top-5 error", "training loss"), rows),
-        "",
-        *wrapped(
-            f"Validation after the last epoch, mean of {counted(found['seeds'], 'seed')} "
-            f"({link('ablate-fast')}; {found['beton']}; all with {', '.join(changed)}; "
-            f"{made_on(found)})."
-        ),
     ]
