@@ -551,6 +551,13 @@ def test_a_loss_that_is_no_number_ends_the_run(betons: Path, tmp_path: Path) -> 
     assert not (tmp_path / "last.pt").exists()
 
 
+def test_the_rate_that_is_named_is_not_that_of_a_frozen_layer(betons: Path, tmp_path: Path) -> None:
+    fatal = ("learning_rate=1e20", "schedule=steps", "drop_epochs=[]", "bias_rate_factor=2")
+    frozen = 'layer_rates=[{layer="conv1", from_epoch=0, rate=0}]'
+    message = refusal(settings_of(betons, tmp_path, tiny(*fatal, frozen), val=False))
+    assert ", learning rate 1e+20: " in message
+
+
 def test_the_last_good_weights_are_named_where_there_are_any(
     betons: Path, finished: Path, tmp_path: Path
 ) -> None:

@@ -134,7 +134,8 @@ def _check_finite(means: Means, run: Run) -> None:
 
 def _way_out(run: Run) -> str:
     """What follows the name of a figure that is not finite."""
-    rate = run.updater.sgd.param_groups[0]["lr"]
+    # Of weights: a layer may be frozen, and biases have rates of their own.
+    rate = max(group["lr"] for group in run.updater.sgd.param_groups if not group["biases"])
     last = run.settings.out / checkpoints.FILE_NAME
     good = str(last) if last.exists() else run.state.origin
     weights = f", with the last good weights by --init {good}" if good else ""
