@@ -95,32 +95,31 @@ def test_one_process_agrees_with_itself() -> None:
 # --------------------------------------------------------------------------- CUDA graphs
 
 
-def with_graphs(path: Path, device: str, accumulate: int = 1) -> RunSettings:
+def with_graphs(path: Path, device: str, precision: str = "float32") -> RunSettings:
     return RunSettings(
         beton=path,
         val_beton=None,
-        recipe=load_recipe("paper"),
+        recipe=load_recipe("paper", [f"precision={precision}"]),
         out=path,
         resume="never",
         device=torch.device(device),
         workers=1,
-        accumulate=accumulate,
         computed="graphs",
     )
 
 
 @pytest.mark.parametrize(
-    ("device", "world", "pieces", "message"),
+    ("device", "world", "precision", "message"),
     [
-        ("cpu", 1, 1, "--graphs is for GPUs, not for cpu; give --compile"),
-        ("cuda", 2, 1, "not for 2 processes and --accumulate 1; give --compile"),
-        ("cuda", 1, 4, "not for 1 processes and --accumulate 4; give --compile"),
+        ("cpu", 1, "float32", "--graphs is for GPUs, not for cpu; give --compile"),
+        ("cuda", 2, "float32", "--graphs is for one process, not for 2; give --compile"),
+        ("cuda", 1, "fp16", "--graphs is not for fp16"),
     ],
 )
 def test_graphs_are_refused_where_they_do_not_go(
-    tmp_path: Path, device: str, world: int, pieces: int, message: str
+    tmp_path: Path, device: str, world: int, precision: str, message: str
 ) -> None:
-    settings = with_graphs(tmp_path, device, accumulate=pieces)
+    settings = with_graphs(tmp_path, device, precision)
     with pytest.raises(UserError, match=re.escape(message)):
         check_graphs(settings, Processes(0, world))
     check_graphs(dataclasses.replace(settings, computed="compiled"), Processes(0, world))

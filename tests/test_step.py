@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from train import networks, optimiser
 from train import step as steps
@@ -21,7 +22,7 @@ from train.processes import ALONE
 from train.recipe import Recipe, load_recipe
 from train.screen import Screen
 from train.state import RunSettings, State
-from train.step import Updater, piece_sizes, updater
+from train.step import Updater, add_to_average, piece_sizes, updater
 from train.sums import EpochSums
 
 CPU = torch.device("cpu")
@@ -211,25 +212,24 @@ def test_compiled_it_is_the_same_update_and_compiled_once(
         assert_same(weights(compiled)[name], values)
 
 
-def test_graphs_are_torch_compiles_own_and_rehearsed_until_they_are_replayed(
-    make: MakeUpdater, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    modes, calls = [], 0
-
-    def compiled(network: Any, **options: Any) -> Any:
-        def forward(*given: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            return network(*given)
-
-        modes.append(options["mode"])
-        return forward
-
-    monkeypatch.setattr(steps.torch, "compile", compiled)
-    make(computed="compiled")
-    assert (modes, calls) == (["default"], 1)
-    make(computed="graphs")
-    assert (modes, calls) == (["default", "reduce-overhead"], 4)
+def test_the_average_is_torchs(make: MakeUpdater, batch: Batch) -> None:
+    """Of AveragedModel, whose own update is what this one is beside."""
+    decay = 0.75
+    one = make("network=paper-batch-norm", f"average_decay={decay}")
+    move = get_ema_multi_avg_fn(decay)
+    ours, theirs = (
+        AveragedModel(one.network, multi_avg_fn=move, use_buffers=True) for _ in range(2)
+    )
+    for number in range(3):
+        one.step(batch, number, IMAGES)
+        add_to_average(ours, one.network, decay)
+        theirs.update_parameters(one.network)
+        assert ours.n_averaged == number + 1
+        for name, values in theirs.state_dict().items():
+            if values.is_floating_point():
+                torch.testing.assert_close(ours.state_dict()[name], values, rtol=0, atol=0)
+    moved = ours.module.state_dict()["norm1.running_mean"]
+    assert not torch.equal(moved, one.network.state_dict()["norm1.running_mean"])
 
 
 @pytest.mark.parametrize(

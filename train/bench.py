@@ -98,6 +98,24 @@ class Measured:
         return float(statistics.median(kept))
 
 
+def settings_of(settings: RunSettings, way: Way) -> RunSettings:
+    recipe = dataclasses.replace(settings.recipe, batch=way.batch, precision=way.precision)
+    return dataclasses.replace(settings, recipe=recipe, computed=way.computed)
+
+
+def prepared(settings: RunSettings, data: Data, way: Way, screen: Screen) -> tuple[Updater, Work]:
+    """Compiled, but for what the first steps still do."""
+    chosen = settings_of(settings, way)
+    if way.computed != "eager":
+        torch._dynamo.reset()  # of another batch, the same network would be compiled for any
+    state = start(chosen, data, ALONE, Screen(silent=True))
+    state.network.train()
+    update = updater(chosen, state, ALONE, screen, samples=way.batch)
+    batches = feeding(chosen, data, ALONE)
+    batches.prepare(screen.line)
+    return update, Work(batches, update, chosen.recipe.seed, len(data.train) // way.batch)
+
+
 def measure(
     settings: RunSettings,
     data: Data,
@@ -118,18 +136,7 @@ def measure(
             f"{settings.beton} has {len(data.train)} images, fewer than a batch of {way.batch}; "
             "give a smaller --batch"
         )
-    recipe = dataclasses.replace(settings.recipe, batch=way.batch, precision=way.precision)
-    chosen = dataclasses.replace(settings, recipe=recipe, computed=way.computed)
-    if way.computed != "eager":
-        torch._dynamo.reset()  # of another batch, the same network would be compiled for any
-    state = start(chosen, data, ALONE, Screen(silent=True))
-    state.network.train()
-    update = updater(chosen, state, ALONE, screen, samples=way.batch)
-    if update.forward is update.network:  # also where it could not be compiled
-        way = dataclasses.replace(way, computed="eager")
-    batches = feeding(chosen, data, ALONE)
-    batches.prepare(screen.line)
-    work = _Work(batches, update, recipe.seed, len(data.train) // way.batch)
+    update, work = prepared(settings, data, way, screen)
     parts: dict[str, Steps] = {"loader": work.loader, "step": work.step, "both": work.both}
     parts |= beside or {}
     device = settings.device
@@ -144,10 +151,11 @@ def measure(
             if number > 0:
                 found[name].append(rate)
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    way = dataclasses.replace(way, computed=update.computed)  # also where it could not be compiled
     return Measured(way, {name: Rates(tuple(rates)) for name, rates in found.items()}, memory)
 
 
-class _Work:
+class Work:
     """The parts: endless steps, each giving how many images it was of."""
 
     def __init__(self, feeding: Feeding, updater: Updater, seed: int, whole_batches: int) -> None:

@@ -95,7 +95,7 @@ def run(
     graphs: Annotated[
         bool,
         typer.Option(
-            "--graphs", help="On a GPU: --compile, and replay its kernels as CUDA graphs."
+            "--graphs", help="On a GPU: --compile, and replay whole updates as a CUDA graph."
         ),
     ] = False,
     summary: Annotated[

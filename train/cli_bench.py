@@ -49,7 +49,7 @@ def bench(
         bool, typer.Option("--compile", help="Also with the network compiled by torch.compile.")
     ] = False,
     graphs: Annotated[
-        bool, typer.Option("--graphs", help="On a GPU: also compiled and replayed as CUDA graphs.")
+        bool, typer.Option("--graphs", help="On a GPU: also compiled, replayed as a CUDA graph.")
     ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each rate.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.01, help="Of each measurement.")] = 5.0,
@@ -85,14 +85,14 @@ def bench(
         device=choose_device(device.value if device else None),
         workers=threads,
         feed=feed.value if feed else None,
-        computed="graphs" if graphs else "eager",
     )
-    start.check_graphs(run, ALONE)  # before what else is asked for is measured
-    data = start.open_train_data(beton)
     precisions: list[Precision] = [chosen.precision]
     if precision:
         precisions = [of.value for of in precision]
     ways = stage.ways(batch or [chosen.batch], precisions, compile_network, graphs)
+    for way in ways:  # before any is measured
+        start.check_graphs(stage.settings_of(run, way), ALONE)
+    data = start.open_train_data(beton)
     with Screen() as screen:
         measured = []
         for way in ways:

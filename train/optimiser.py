@@ -29,7 +29,8 @@ class LayerwiseSGD(torch.optim.SGD):
 
     def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
-            if group["lr"] == 0:
+            # A tensor, which is not to be read, where train.graphs records: of no frozen layer.
+            if not isinstance(group["lr"], torch.Tensor) and group["lr"] == 0:
                 for parameter in group["params"]:
                     parameter.grad = None  # torch's SGD passes over such a parameter
         return super().step(closure)

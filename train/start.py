@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from prep.program import UserError
 from train import checkpoint as checkpoints
@@ -80,7 +80,7 @@ def start(settings: RunSettings, data: Data, processes: Processes, screen: Scree
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     state = State(
         network=network,
-        average=_average(network, recipe.average_decay),
+        average=AveragedModel(network, use_buffers=True) if recipe.average_decay else None,
         sgd=optimiser.build(network, recipe),
         scaler=torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16"),
         sums=EpochSums(device, processes),
@@ -126,23 +126,18 @@ def check_last_batch(settings: RunSettings, samples: int, processes: Processes) 
 
 
 def check_graphs(settings: RunSettings, processes: Processes) -> None:
-    """A graph's gradients lie where its next replay writes: they are used up before that."""
+    """Raises UserError where no update can be recorded, or none is worth it."""
     if settings.computed != "graphs":
         return
     if settings.device.type != "cuda":
         raise UserError(f"--graphs is for GPUs, not for {settings.device}; give --compile")
-    if processes.world > 1 or settings.accumulate > 1:
+    if processes.world > 1:
+        raise UserError(f"--graphs is for one process, not for {processes.world}; give --compile")
+    if settings.recipe.precision == "fp16":
         raise UserError(
-            f"--graphs is for one process and whole batches, not for {processes.world} processes "
-            f"and --accumulate {settings.accumulate}; give --compile"
+            "--graphs is not for fp16, whose scaler has a state of its own; give "
+            "--set precision=bf16, or --compile"
         )
-
-
-def _average(network: nn.Module, decay: float) -> AveragedModel | None:
-    if decay == 0:
-        return None
-    move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(network, multi_avg_fn=move, use_buffers=True)
 
 
 def _take_over(network: AlexNet, origin: Path, recipe: Recipe, wnids: list[str]) -> str:

@@ -18,7 +18,7 @@ from train.networks.layers import AlexNet
 from train.recipe import Recipe
 from train.sums import EpochSums
 
-# The network's layers one by one, torch.compile's kernels, or these replayed as CUDA graphs.
+# The network as it is, by torch.compile, or so and the whole update as a CUDA graph.
 Computed = Literal["eager", "compiled", "graphs"]
 
 

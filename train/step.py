@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,11 +25,12 @@ from torch.optim.swa_utils import AveragedModel
 from prep.program import first_line
 from train import evaluate
 from train.epoch_order import part_size
+from train.graphs import Given, Graphs
 from train.loader import Batch
 from train.processes import Processes
 from train.recipe import Precision
 from train.screen import Screen
-from train.state import RunSettings, State
+from train.state import Computed, RunSettings, State
 
 REHEARSED = 2  # images, the fewest that batch norm takes
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,12 +44,14 @@ class Updater:
     forward: Any  # the network as it is called, divided among processes or compiled
     sgd: torch.optim.SGD
     average: AveragedModel | None
+    average_decay: float
     scaler: torch.amp.GradScaler
     processes: Processes
     device: torch.device
     precision: Precision
     accumulate: int  # pieces of a batch
     smoothing: float  # of the labels
+    graphs: Graphs | None = None
 
     def step(self, batch: Batch, step: int, total: int) -> torch.Tensor:
         """Update once; float32 [3] on the device: sums of loss, top-1 and top-5 misses here.
@@ -53,8 +59,16 @@ class Updater:
         total: samples of the batch in all processes.
         """
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
-        samples = batch.samples.to(self.device)
-        number = self._number(step)
+        given = Given(images, labels, batch.samples.to(self.device), self._number(step))
+        update = functools.partial(self._update, total=total)
+        sums = update(given) if self.graphs is None else self.graphs.step(update, given)
+        if self.average is not None:
+            add_to_average(self.average, self.network, self.average_decay)
+        return sums
+
+    def _update(self, given: Given, total: int) -> torch.Tensor:
+        """All of it that a CUDA graph can repeat."""
+        images, labels, samples, number = given
         pieces = max(min(self.accumulate, len(labels)), 1)
         sums = torch.zeros(3, device=self.device)
         self.sgd.zero_grad()
@@ -74,9 +88,14 @@ class Updater:
         self.scaler.unscale_(self.sgd)
         self.scaler.step(self.sgd)
         self.scaler.update()
-        if self.average is not None:
-            self.average.update_parameters(self.network)
         return sums
+
+    @property
+    def computed(self) -> Computed:
+        """As it came to be: what is asked for may fail."""
+        if self.graphs is not None and not self.graphs.failure:
+            return "graphs"
+        return "eager" if self.forward is self.network else "compiled"
 
     def judged(self) -> nn.Module:
         """The network that is evaluated."""
@@ -120,6 +139,25 @@ class Updater:
         return self.forward.no_sync()
 
 
+def add_to_average(average: AveragedModel, network: nn.Module, decay: float) -> None:
+    """Weights and batch norm's running figures; the first time they are taken as they are.
+
+    AveragedModel.update_parameters() waits for the device: it takes its own count there each time.
+    """
+    pairs = [
+        (kept.detach(), now.detach())
+        for kept, now in zip(_values(average.module), _values(network), strict=True)
+        if kept.is_floating_point()
+    ]
+    kept, now = map(list, zip(*pairs, strict=True))
+    torch._foreach_lerp_(kept, now, 1 - decay if average.n_averaged else 1.0)
+    average.n_averaged += 1
+
+
+def _values(network: nn.Module) -> Iterator[torch.Tensor]:
+    return itertools.chain(network.parameters(), network.buffers())
+
+
 def updater(
     settings: RunSettings, state: State, processes: Processes, screen: Screen, samples: int
 ) -> Updater:
@@ -135,6 +173,7 @@ def updater(
         forward=state.network,
         sgd=state.sgd,
         average=state.average,
+        average_decay=recipe.average_decay,
         scaler=state.scaler,
         processes=processes,
         device=device,
@@ -147,7 +186,11 @@ def updater(
         sizes = piece_sizes(samples, recipe.batch, settings.accumulate, processes.world)
         compiled = _compiled(alone, settings, sizes, screen)
     if processes.world == 1:
-        return compiled or alone
+        chosen = compiled or alone
+        if settings.computed != "graphs":
+            return chosen
+        graphs = Graphs(state.network, state.sgd, min(recipe.batch, samples), screen.line)
+        return dataclasses.replace(chosen, graphs=graphs)
     among = DistributedDataParallel(state.network, [device] if device.type == "cuda" else None)
     divided = dataclasses.replace(alone, forward=among)
     # From its second time on it adds up in another order, and so would a run that is resumed.
@@ -166,18 +209,15 @@ def _compiled(
 
     Without the other processes, which would wait for one that fails.
     """
-    graphs = settings.computed == "graphs"
-    mode = "reduce-overhead" if graphs else "default"
     # Not dynamic: the smaller last batch of an epoch would make all others slower from then on.
-    forward = torch.compile(alone.network, dynamic=False, mode=mode)
+    forward = torch.compile(alone.network, dynamic=False)
     compiled = dataclasses.replace(alone, forward=forward)
     started = time.monotonic()
     screen.line("torch.compile: compiling the network ...")
     reason = ""
     try:
         for size in sizes:
-            for _ in range(3 if graphs else 1):  # graphs are recorded the second time
-                compiled.rehearse(settings.recipe.crop, size)
+            compiled.rehearse(settings.recipe.crop, size)
     except Exception as error:  # compilers fail in every way there is
         reason = first_line(error)
     if alone.processes.largest(int(bool(reason))):  # all alike
