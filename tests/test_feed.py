@@ -13,10 +13,14 @@ import torch
 from prep import build, plan
 from prep.program import UserError
 from prep.sources import find_source
+from train import start
 from train.augment_device import DeviceAugment
 from train.augmentation import Augmentation
 from train.dataset import Dataset, open_dataset, training_statistics
 from train.feed import Feed, Feeding, choose_feed, compiled_if_possible, feed_line
+from train.processes import ALONE
+from train.recipe import load_recipe
+from train.state import RunSettings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 AUGMENTATION = Augmentation(224, mirror=True, colour_noise=0.1, seed=3)
@@ -63,6 +67,19 @@ def test_images_are_channels_last(betons: Path) -> None:
         for batch in feeding(dataset, feed).epoch(0, 0):
             assert batch.images.shape[1:] == (3, 224, 224)
             assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_the_device_augments_to_the_networks_precision(
+    betons: Path, precision: str, dtype: torch.dtype
+) -> None:
+    recipe = load_recipe("paper", [f"precision={precision}"])
+    beton = betons / "train.beton"
+    settings = RunSettings(beton, None, recipe, Path(), "never", CPU, 1, feed="gpu")
+    batches = start.feeding(settings, start.open_train_data(beton), ALONE)
+    assert {batch.images.dtype for batch in batches.epoch(0, 0)} == {dtype}
 
 
 def test_pictures_of_another_side_are_enlarged_first(small_betons: Path) -> None:

@@ -182,6 +182,19 @@ def test_half_precision_multiplies_so_and_keeps_float32(
     assert float(half.gradient_norm()) == pytest.approx(float(exact.gradient_norm()), rel=0.05)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_images_are_made_what_the_first_layer_would_make_of_them(
+    make: MakeUpdater, batch: Batch, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half precision from the beginning: the same update, bit for bit."""
+    here, there = (scaled(make(f"precision={precision}"), 8.0) for _ in range(2))
+    here.step(batch, 0, IMAGES)
+    monkeypatch.setattr(steps, "image_dtype", lambda _: torch.float32)
+    there.step(batch, 0, IMAGES)
+    for name, values in weights(here).items():
+        assert torch.equal(values, weights(there)[name])
+
+
 def test_a_gradient_too_large_for_fp16_is_left_out_and_the_scale_halved(
     make: MakeUpdater, batch: Batch
 ) -> None:

@@ -57,7 +57,7 @@ def feed_line(feed: Feed, side: int, image_side: int = 256) -> str:
 class Feeding:
     """The training batches of a run, on its device; see Batches for what the arguments say.
 
-    On a GPU, to be used after prepare().
+    dtype: of what the device augments. On a GPU, to be used after prepare().
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Feeding:
         device: torch.device,
         feed: Feed,
         order: OrderName,
+        dtype: torch.dtype = torch.float32,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -92,7 +93,7 @@ class Feeding:
         self._stored_shape = max(part, 1), side, side, 3
         self._augment: Any = None
         if feed == "gpu":
-            self._augment = DeviceAugment(augmentation, statistics).to(device)
+            self._augment = DeviceAugment(augmentation, statistics, dtype).to(device)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -108,7 +109,7 @@ class Feeding:
         say(failure or f"augmentation compiled: {time.perf_counter() - before:.1f} s")
 
     def epoch(self, seed: int, epoch: int, first_step: int = 0) -> Generator[Batch, None, None]:
-        """float32 images [B,3,crop,crop], channels last, of every sample once, from a step on."""
+        """Images [B,3,crop,crop], channels last, of every sample once, from a step on."""
         number = torch.tensor(epoch, device=self._device)
         for batch in self.stored(seed, epoch, first_step):
             yield self.augmented(batch, number)

@@ -29,7 +29,7 @@ TOLERANCE = 1e-3  # of what an update changes
 class Given(NamedTuple):
     """What an update is of; all on the device."""
 
-    images: torch.Tensor  # float32 [B,3,crop,crop]
+    images: torch.Tensor  # [B,3,crop,crop]
     labels: torch.Tensor  # int64 [B]
     samples: torch.Tensor  # int64 [B], indices in the data set
     step: torch.Tensor  # int64 []

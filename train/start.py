@@ -21,6 +21,7 @@ from train.recipe import Recipe
 from train.resume import check_origin, origin_of, resume, resume_from
 from train.screen import Screen
 from train.state import Data, RunSettings, State
+from train.step import image_dtype
 from train.sums import EpochSums
 
 
@@ -47,6 +48,7 @@ def feeding(settings: RunSettings, data: Data, processes: Processes) -> Feeding:
         device=settings.device,
         feed=chosen_feed(settings, data),
         order=recipe.order,
+        dtype=image_dtype(recipe.precision),
         rank=processes.rank,
         world=processes.world,
     )

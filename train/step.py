@@ -36,6 +36,11 @@ REHEARSED = 2  # images, the fewest that batch norm takes
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def image_dtype(precision: Precision) -> torch.dtype:
+    """Of a network's images: what its first layer would make of them."""
+    return AUTOCAST.get(precision, torch.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Updater:
     """What an update changes and how."""
@@ -58,7 +63,8 @@ class Updater:
 
         total: samples of the batch in all processes.
         """
-        images, labels = batch.images.to(self.device), batch.labels.to(self.device)
+        images = batch.images.to(self.device, image_dtype(self.precision))
+        labels = batch.labels.to(self.device)
         given = Given(images, labels, batch.samples.to(self.device), self._number(step))
         update = functools.partial(self._update, total=total)
         sums = update(given) if self.graphs is None else self.graphs.step(update, given)
@@ -110,7 +116,8 @@ class Updater:
     def rehearse(self, crop: int, batch: int) -> None:
         """Forward and backward once on zeros, without an update; buffers stay as they are."""
         buffers = {name: values.clone() for name, values in self.network.named_buffers()}
-        images = torch.zeros(max(batch, 1), 3, crop, crop, device=self.device)
+        shape, dtype = (max(batch, 1), 3, crop, crop), image_dtype(self.precision)
+        images = torch.zeros(shape, dtype=dtype, device=self.device)
         images = images.contiguous(memory_format=torch.channels_last)
         try:
             with self._autocast():
