@@ -30,6 +30,7 @@ TestCrop = Literal["centre", "random"]
 Noise = Literal["standard-deviations", "eigenvalues", "per-image", "none"]
 Velocity = Literal["kept", "scaled"]
 ScheduleName = Literal["plateau", "reduce-on-plateau", "steps", "one-cycle", "cosine"]
+BY_EPOCHS: tuple[ScheduleName, ...] = ("one-cycle", "cosine")  # planned to the last epoch
 Precision = Literal["float32", "tf32", "bf16", "fp16"]
 Watched = Literal["loss", "val_loss", "val_top1_error", "val_top5_error"]
 
@@ -141,7 +142,7 @@ class Recipe:
             "warmup_epochs must be at least 0": self.warmup_epochs >= 0,
             f"warmup_epochs must be below the {self.epochs} epochs of a {self.schedule} schedule "
             "(--set warmup_epochs=0 leaves the rise out)": (
-                self.schedule not in ("one-cycle", "cosine") or self.warmup_epochs < self.epochs
+                self.schedule not in BY_EPOCHS or self.warmup_epochs < self.epochs
             ),
             "stop_patience must be at least 0": self.stop_patience >= 0,
             "seed must be at least 0 and below 2^63": 0 <= self.seed < 2**63,  # an int64 in numba

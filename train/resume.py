@@ -11,7 +11,7 @@ from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import schedule
 from train.checkpoint import Checkpoint, TrainedOn
-from train.recipe import Recipe
+from train.recipe import BY_EPOCHS, Recipe
 from train.screen import Screen
 from train.state import Data, RunSettings, State
 
@@ -78,7 +78,7 @@ def check_resumable(
     checkpoint: Checkpoint, recipe: Recipe, data: TrainedOn, val_pixels_id: str, origin: Path
 ) -> None:
     """Raises UserError naming the first thing in which the run to resume differs from this one."""
-    by_epochs = recipe.schedule in ("one-cycle", "cosine")
+    by_epochs = recipe.schedule in BY_EPOCHS
     # What says when a run ends may change: it goes on.
     free = {"about", "stop_patience"} | (set() if by_epochs else {"epochs"})
     for field in dataclasses.fields(Recipe):

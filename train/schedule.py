@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import get_args
 
 from prep.program import UserError, counted
-from train.recipe import Recipe, Watched
+from train.recipe import BY_EPOCHS, Recipe, Watched
 
 WATCHED: tuple[Watched, ...] = get_args(Watched)
 # What was measured after each epoch, by the names of metrics.jsonl: at least the recipe's `watch`.
@@ -102,7 +102,7 @@ def ended(recipe: Recipe, epoch: int, history: History) -> str:
     """Why training is over after `epoch` whole epochs, and how to go on; "" when it is not."""
     anew = "to go on, give --init and another --out"
     if epoch >= recipe.epochs:
-        by_epochs = recipe.schedule in ("one-cycle", "cosine")
+        by_epochs = recipe.schedule in BY_EPOCHS
         way = anew if by_epochs else "to go on, give a larger --set epochs="
         return f"epoch {epoch} of at most {recipe.epochs}; {way}"
     patience = recipe.stop_patience

@@ -13,6 +13,7 @@ from train import checkpoint as checkpoints
 from train import metrics, provenance, schedule
 from train.checkpoint import Checkpoint
 from train.provenance import Start
+from train.recipe import BY_EPOCHS
 from train.saving import BEST
 
 Row = dict[str, Any]
@@ -62,7 +63,7 @@ class Run:
     @property
     def drops(self) -> list[tuple[float, float]]:
         """(epochs done when the rate was lowered, rate from there on), where it falls by steps."""
-        if self.checkpoint.recipe.schedule in ("one-cycle", "cosine"):
+        if self.checkpoint.recipe.schedule in BY_EPOCHS:
             return []
         rates = [(row["epoch"], row["learning_rate"]) for row in self.epochs]
         return [
