@@ -49,9 +49,9 @@ def test_both_are_compared_with_the_slower_one_of_the_same_round() -> None:
     assert measured.of_the_slower == pytest.approx(0.9)
     assert list(bench.lines([measured])) == [
         "batch  precision   network  loader, images/s  step, images/s  both, images/s  "
-        "both of the slower  memory",
+        "both of the slower  90 ImageNet epochs, computed  memory",
         "    8       bf16  compiled              90.0            80.0            60.0  "
-        "              0.90   3 MiB",
+        "              0.90                       533.8 h   3 MiB",
     ]
 
 
@@ -83,6 +83,8 @@ def test_it_measures_all_parts(betons: Path, capsys: pytest.CaptureFixture[str],
             assert 0 < rate["lowest"] <= rate["median"] <= rate["highest"]
             assert rate["n"] == 2
         assert row["both of the slower"] > 0
+        epochs = 90 * 1_281_167 / row["images/s"]["both"]["median"] / 3600
+        assert row["hours of 90 ImageNet epochs, computed"] == pytest.approx(epochs, rel=1e-3)
 
 
 def test_it_leaves_no_file_and_no_thread(
@@ -110,6 +112,8 @@ def test_only_whole_batches_are_computed(
     head, row = capsys.readouterr().out.splitlines()
     assert head.split()[:2] == ["batch", "precision"]
     assert row.split()[:3] == ["8", "float32", "eager"]
+    assert head.endswith("90 ImageNet epochs, computed  memory")
+    assert row.endswith(" h")  # memory is of GPUs
 
 
 def test_a_batch_larger_than_the_beton_is_refused(

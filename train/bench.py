@@ -35,6 +35,8 @@ from train.step import Updater, updater
 Steps = Callable[[], Generator[int, None, None]]  # endless, each giving its number of images
 
 PARTS = ("loader", "step", "both")
+IMAGENET = 1_281_167  # training images of ILSVRC-2012
+EPOCHS = 90  # paper, section 5
 BEFORE = 3  # steps that do not count: the loader's first batches, the allocator's first blocks
 
 
@@ -96,6 +98,11 @@ class Measured:
         loader, step, both = (self.parts[name].rounds for name in PARTS)
         kept = (b / min(a, s) for a, s, b in zip(loader, step, both, strict=True))
         return float(statistics.median(kept))
+
+    @property
+    def paper_hours(self) -> float:
+        """Of the paper's training at the rate of both together: computed, without validation."""
+        return EPOCHS * IMAGENET / self.parts["both"].median / 3600
 
 
 def settings_of(settings: RunSettings, way: Way) -> RunSettings:
@@ -228,7 +235,7 @@ def moments(device: torch.device) -> Callable[[], float]:
 def lines(measured: Sequence[Measured]) -> Iterator[str]:
     """A table for people."""
     heads = ("batch", "precision", "network", *(f"{name}, images/s" for name in PARTS))
-    rows = [(*heads, "both of the slower", "memory")]
+    rows = [(*heads, "both of the slower", "90 ImageNet epochs, computed", "memory")]
     for each in measured:
         way = each.way
         rates = (f"{each.parts[name].median:,.1f}" for name in PARTS)
@@ -240,6 +247,7 @@ def lines(measured: Sequence[Measured]) -> Iterator[str]:
                 way.computed,
                 *rates,
                 f"{each.of_the_slower:.2f}",
+                f"{each.paper_hours:,.1f} h",
                 memory,
             )
         )
@@ -257,6 +265,7 @@ def report(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "network": each.way.computed,
             "images/s": {name: rates.figures() for name, rates in each.parts.items()},
             "both of the slower": round(each.of_the_slower, 3),
+            "hours of 90 ImageNet epochs, computed": round(each.paper_hours, 3),
             "memory on the device, MiB": each.memory >> 20,
         }
         for each in measured
