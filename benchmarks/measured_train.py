@@ -120,6 +120,21 @@ def large_loader() -> list[str]:
     )
 
 
+def same_losses() -> list[str]:
+    found = report("soak-compiled-cpu")
+    plain = found["mean loss of 10 steps, plain"]
+    apart = "; ".join(
+        f"{way} {beside['largest difference']:.2g}" for way, beside in found["beside it"].items()
+    )
+    return wrapped(
+        f"{found['steps']} steps of the recipe `paper` ({', '.join(found['recipe'][1:])}) in which "
+        f"the loss goes from {plain[0]:.2f} to {plain[-1]:.2f}, computed plainly (eager, float32, "
+        "augmented by the loader) and in the fast ways. The mean loss of ten steps differs at most "
+        f"by: {apart} ({link('soak-compiled-cpu')}; {made_on(found)}; on a GPU: not "
+        "yet measured)."
+    )
+
+
 # --------------------------------------------------------------------------- runs
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from prep.program import counted
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results"
 WIDTH = 100
@@ -36,7 +38,7 @@ def minutes(samples: int, rate: float) -> str:
 def made_on(found: Report) -> str:
     machine = found["machine"]
     cpu = re.sub(r"\(R\)| Processor", "", machine["cpu"])
-    return f"{cpu}, {machine['cores']} cores, {machine['date']}"
+    return f"{cpu}, {counted(machine['cores'], 'core')}, {machine['date']}"
 
 
 def link(name: str, text: str = "data") -> str:
