@@ -38,13 +38,15 @@ ffcv-wheel: setup  ## FFCV as one wheel for any Python, its libraries inside, in
 soak: setup  ## kills, the demo's accuracy, what its network looks at; results in benchmarks/results/
 	@cd $(root) && $(python) -m pytest -m soak
 
-bench: setup  ## rates of prep on SRC=folder of originals, of the loader on BETONS, or on drawn ones
+bench: setup  ## rates of prep on SRC=folder of originals, of the loader and a step on BETONS, or on drawn ones
 	@cd $(root) && $(python) -m benchmarks.bench_resize $(SRC) --out benchmarks/results/resize.json
 	@cd $(root) && $(python) -m benchmarks.bench_stats $(SRC) --out benchmarks/results/stats.json
 	@cd $(root) && $(python) -m benchmarks.bench_prep $(SRC) --out benchmarks/results/prep.json
 	@cd $(root) && $(python) -m benchmarks.bench_beton --out benchmarks/results/beton.json
 	@cd $(root) && $(python) -m benchmarks.bench_loader $(BETONS) \
 		--out benchmarks/results/loader.json
+	@cd $(root) && $(python) -m benchmarks.bench_step $(firstword $(BETONS)) $(STEP) \
+		--out benchmarks/results/step.json
 
 readme: setup  ## the measured parts of README.md and docs/*.md, from benchmarks/results/
 	@cd $(root) && $(python) -m benchmarks.measured

@@ -1,12 +1,13 @@
 """Rates of training: the loader, a step, both; beside them a write-up's step and the arithmetic.
 
-    python -m benchmarks.bench_step BETON [--batch 128 1024] [--precision float32 tf32 bf16]
+    python -m benchmarks.bench_step [BETON] [--batch 128 1024] [--precision float32 tf32 bf16]
         [--compile] [--graphs] [--recipe paper] [--set width=0.25] [--rounds 7] [--seconds 5]
         [--out benchmarks/results/step.json]
 
-What `train bench` measures, and in the same rounds a step as AlexNet's write-ups have it: one
-tower, torch.nn's layers with LocalResponseNorm and Dropout, eager float32 in NCHW as torch's
-defaults compute it, `loss.item()` after every step, images that lie on the device as float32.
+Without BETON, 2,000 pictures of `prep sample` are drawn. What `train bench` measures, and in the
+same rounds a step as AlexNet's write-ups have it: one tower, torch.nn's layers with
+LocalResponseNorm and Dropout, eager float32 in NCHW as torch's defaults compute it, `loss.item()`
+after every step, images that lie on the device as float32.
 
 The floor is what the device cannot go below: the step's multiplications over the rate at which it
 multiplies large matrices of that precision, or, if that takes longer, the bytes that the update of
@@ -19,6 +20,7 @@ import argparse
 import dataclasses
 import functools
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -28,6 +30,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.bench_loader import draw_betons
 from benchmarks.machine import machine
 from benchmarks.report import tell
 from train import bench, networks, start
@@ -38,6 +41,7 @@ from train.screen import Screen
 from train.state import RunSettings
 from train.step import AUTOCAST
 
+DRAWN = "prep sample"
 WRITE_UP = "a write-up's step"
 # Of every float32 parameter: read forward and backward; its gradient written and read; velocity
 # and weight read and written.
@@ -167,7 +171,7 @@ def commit() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("beton", type=Path)
+    parser.add_argument("beton", type=Path, nargs="?")
     parser.add_argument("--batch", type=int, nargs="+", default=[128])
     parser.add_argument("--precision", nargs="+", default=["float32"])
     parser.add_argument("--compile", action="store_true")
@@ -180,13 +184,18 @@ def main() -> None:
     parser.add_argument("--called", help="what BETON holds, for the report; default: its name")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = measured(arguments.beton or draw_betons(Path(folder))[0], arguments)
+    report["beton"] = arguments.called or (arguments.beton.name if arguments.beton else DRAWN)
+    tell(report, arguments.out)
+
+
+def measured(beton: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(arguments.workers)
     recipe = load_recipe(arguments.recipe, arguments.values)
     device = choose_device(None)
-    settings = RunSettings(
-        arguments.beton, None, recipe, Path(), "never", device, arguments.workers
-    )
-    data = start.open_train_data(arguments.beton)
+    settings = RunSettings(beton, None, recipe, Path(), "never", device, arguments.workers)
+    data = start.open_train_data(beton)
     classes = len(data.trained_on.wnids)
     ways = bench.ways(arguments.batch, arguments.precision, arguments.compile, arguments.graphs)
     rows = []
@@ -214,17 +223,15 @@ def main() -> None:
                     "floor": floor(precise, classes, way, device),
                 }
             )
-    report = {
+    return {
         "machine": machine() | device_words(device),
         "commit": commit(),
-        "beton": arguments.called or arguments.beton.name,
         "images": len(data.train),
         "recipe": [arguments.recipe, *arguments.values],
         "workers": arguments.workers,
         "seconds a measurement": arguments.seconds,
         "rows": rows,
     }
-    tell(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,17 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
+def told(runs: Sequence[Path], data: str, test: Path | None, views: str) -> dict[str, Any]:
+    """The results file's content; data: what the pictures are, in words."""
+    report: dict[str, Any] = {"machine": machine(), "data": data, "runs": {}}
+    for folder in runs:
+        found = summary(gather(folder))
+        if test:
+            found["test"] = judged(folder, test, views)
+        report["runs"][folder.name] = found
+    return report
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+")
@@ -88,14 +100,9 @@ def main() -> None:
     parser.add_argument("--views", default="1")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    report: dict[str, Any] = {"machine": machine(), "data": arguments.data, "runs": {}}
+    report = told(arguments.runs, arguments.data, arguments.test, arguments.views)
     if arguments.note:
         report["note"] = arguments.note
-    for folder in arguments.runs:
-        found = summary(gather(folder))
-        if arguments.test:
-            found["test"] = judged(folder, arguments.test, arguments.views)
-        report["runs"][folder.name] = found
     tell(report, arguments.out)
 
 
