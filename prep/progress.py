@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import threading
 import time
 from collections.abc import Iterator
 from typing import Protocol
@@ -38,7 +39,8 @@ def progress(
         with _bar(console, title, total, after) as report:
             yield report
     else:
-        yield _LineReport(console, title, total, unit)
+        with _lines(console, title, total, unit) as report:
+            yield report
 
 
 @contextlib.contextmanager
@@ -83,25 +85,42 @@ def _bar(console: object, title: str, total: int | None, after: float) -> Iterat
             bar.stop()
 
 
+@contextlib.contextmanager
+def _lines(console: object, title: str, total: int | None, unit: str) -> Iterator[Report]:
+    """A line every LOG_INTERVAL, by a thread: a report may come only after minutes."""
+    report = _LineReport(title, total, unit)
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(LOG_INTERVAL):
+            console.print(report.line(), soft_wrap=True)  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield report
+    finally:
+        ended.set()
+        thread.join()
+
+
 class _LineReport:
-    def __init__(self, console: object, title: str, total: int | None, unit: str) -> None:
-        self._console, self._title, self._total, self._unit = console, title, total, unit
-        self._started = self._last = time.monotonic()
+    def __init__(self, title: str, total: int | None, unit: str) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._started = time.monotonic()
         self._done = self._rejected = 0
 
     def __call__(self, done: int, rejected: int = 0) -> None:
         self._done += done
         self._rejected += rejected
-        now = time.monotonic()
-        if now - self._last >= LOG_INTERVAL:
-            self._last = now
-            seconds = max(now - self._started, 1e-9)
-            of, left, speed = "", "", rate(self._done, seconds, self._unit)
-            if self._total is not None:
-                of = f"/{self._total:,}"
-                left = f", {(self._total - self._done) * seconds / max(self._done, 1):,.0f} s left"
-            bad = f", {self._rejected:,} rejected" if self._rejected else ""
-            self._console.print(  # type: ignore[attr-defined]
-                f"{self._title}: {self._done:,}{of}, {speed}{left}{bad}",
-                soft_wrap=True,
-            )
+
+    def line(self) -> str:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        of = "" if self._total is None else f"/{self._total:,}"
+        if not self._done:
+            return f"{self._title}: 0{of} after {seconds:,.0f} s"
+        left, speed = "", rate(self._done, seconds, self._unit)
+        if self._total is not None:
+            left = f", {(self._total - self._done) * seconds / self._done:,.0f} s left"
+        bad = f", {self._rejected:,} rejected" if self._rejected else ""
+        return f"{self._title}: {self._done:,}{of}, {speed}{left}{bad}"

@@ -32,6 +32,7 @@ from prep.order import CLASS
 from prep.place import Place, read_unchanged
 from prep.prepared import Row
 from prep.program import UserError
+from prep.progress import SOON, progress
 from prep.sources.listing import SPLITS
 
 USUAL = "JPEG YCbCr"  # the kind of nearly every picture of ImageNet
@@ -134,7 +135,8 @@ def read_contents(folder: Path) -> Contents:
     splits = []
     for name in names:
         try:
-            splits.append(_read_split(folder / name))
+            with progress(f"read {name}.parquet", None, after=SOON):
+                splits.append(_read_split(folder / name))
         except UserError as error:
             if not splits and name == names[-1]:
                 raise  # nothing can be shown
