@@ -18,6 +18,10 @@ from typing import Any, NoReturn
 
 INTERRUPTED = 130  # exit code after Ctrl-C, 128 + SIGINT
 TERMINATED = 143  # exit code after SIGTERM, 128 + SIGTERM
+ENDINGS = {
+    INTERRUPTED: "interrupted; the same command carries on or starts anew",
+    TERMINATED: "ended by SIGTERM; the same command carries on or starts anew",
+}
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -116,10 +120,15 @@ def run_program(name: str, program: Callable[[list[str]], object]) -> NoReturn:
         advice = "a fault of this program: run again with --debug and report what it says"
         _fail(name, f"{text}; {advice}", NOTHING if as_json else None)
     except SystemExit as ending:
-        if ending.code == INTERRUPTED:
-            _print_failure(name, "interrupted; the same command carries on or starts anew")
-        if ending.code == TERMINATED:
-            _print_failure(name, "ended by SIGTERM; the same command carries on or starts anew")
+        message = ENDINGS.get(ending.code, "") if isinstance(ending.code, int) else ""
+        if message:
+            _print_failure(name, message)
+        # Of a wrong option: typer has told it, and raises from its own exception.
+        usage = getattr(ending.__context__, "format_message", None)
+        if usage is not None:
+            message = usage()
+        if as_json and message:
+            _tell(message, NOTHING)
         raise
     sys.exit(0)
 
@@ -134,11 +143,15 @@ def _fail(name: str, message: str, found: Mapping[str, Any] | None) -> NoReturn:
     """Exit 1; `found`: what standard output gets beside the message, None: nothing."""
     _print_failure(name, message)
     if found is not None:
-        try:
-            say_json({**found, "error": message})
-        except BrokenPipeError:  # its reader has gone, and is not to be written to at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _tell(message, found)
     sys.exit(1)
+
+
+def _tell(message: str, found: Mapping[str, Any]) -> None:
+    try:
+        say_json({**found, "error": message})
+    except BrokenPipeError:  # its reader has gone, and is not to be written to at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_failure(name: str, message: str) -> None:

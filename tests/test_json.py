@@ -14,8 +14,9 @@ import pytest
 from typer.main import get_command
 
 import prep.cli
+import prep.sources
 import train.cli
-from prep.program import UserError
+from prep.program import TERMINATED, UserError
 
 Call = Callable[..., tuple[object, dict[str, Any], str]]
 
@@ -42,6 +43,29 @@ def test_check(source: Path, call: Call) -> None:
     assert code == 0
     assert told["splits"]["train"]["images"] == 18
     assert told["contradictions"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("check",), "Missing argument 'SRC'."),
+        (("check", "x", "--nosuch"), "No such option: --nosuch"),
+        (("resize", "x", "y", "--size", "3"), "greater than or equal to 8"),
+    ],
+)
+def test_a_wrong_option(call: Call, words: tuple[str, ...], wanted: str) -> None:
+    code, told, err = call(*words)
+    assert code == 2
+    assert wanted in told["error"]
+    assert err  # typer's own words
+
+
+def test_what_sigterm_ends(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prep.sources, "find_source", lambda *_, **__: sys.exit(TERMINATED))
+    code, told, err = call("check", "x")
+    assert code == TERMINATED
+    assert err == f"prep: {told['error']}\n"
+    assert told["error"].startswith("ended by SIGTERM")
 
 
 def test_check_of_what_contradicts_its_manifest(source: Path, call: Call) -> None:
