@@ -511,9 +511,22 @@ def test_other_data_is_refused(
     )
     handover.write_statistics(statistics, other / "train.stats.npz")
     settings = settings_of(betons, finished, recipe)
-    message = refusal(dataclasses.replace(settings, beton=other / "train.beton"))
+    val = betons / "train.beton"
+    changed = dataclasses.replace(settings, beton=other / "train.beton", val_beton=val)
+    message = refusal(changed)
     assert "other data" in message
     assert "--resume never" in message
+
+
+def test_the_training_pictures_are_refused_as_validation_data(
+    betons: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    """By what they are, whatever the file is called."""
+    for suffix in (".beton", ".json", ".records.npz"):
+        shutil.copy(betons / f"train{suffix}", tmp_path / f"other{suffix}")
+    settings = settings_of(betons, tmp_path / "run", recipe)
+    message = refusal(dataclasses.replace(settings, val_beton=tmp_path / "other.beton"))
+    assert "holds the very pictures of" in message
 
 
 def test_a_damaged_checkpoint_is_refused_not_started_over(
