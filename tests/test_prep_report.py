@@ -218,21 +218,24 @@ def test_what_is_no_prepared_set_is_told(what: str, prepared_set: Path, tmp_path
 
 
 def test_manifest_and_balance_are_compared(tmp_path: Path) -> None:
-    """The classes of a set of 200, one short of the manifest's count each."""
+    """197 classes of a set of 200, of one picture each."""
     from prep.manifest import load
 
     manifest = load("tiny-imagenet-200")
     root = tmp_path / "src"
     data = small_jpeg(0, 8, 8)
-    for entry in manifest.classes:
+    for entry in manifest.classes[:-3]:
         (root / "train" / entry.folder).mkdir(parents=True)
         (root / "train" / entry.folder / "0.JPEG").write_bytes(data)
     out = tmp_path / "out"
     options = plan.Options(jobs=1, settings=plan.Settings(side=8))
     resize.resize(find_source(root), out, options)
     html = written(out, tmp_path)
-    assert f"200 classes of 200 differ from {manifest.title}" in html
+    assert f"197 classes of 197 differ from {manifest.title}" in html
+    assert "3 classes of it are not here." in html
     assert "1 of 500" in html
+    assert f"Furthest from {manifest.title}" in html
+    assert "left:calc(100.0% - 2px)" in html  # 500 of 500
 
 
 # --------------------------------------------------------------------------- originals

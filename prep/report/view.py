@@ -121,6 +121,7 @@ def _balance(split: Split) -> dict[str, Any]:
     ]
     by_count = sorted(counts, key=lambda count: -count.samples)
     many = len(counts) > BARS
+    different = [count for count in counts if count.known not in (None, count.samples)]
     of_manifest = [count.known for count in counts if count.known is not None]
     return {
         "classes": [*by_count[:ENDS], *by_count[-ENDS:]] if many else counts,
@@ -134,8 +135,14 @@ def _balance(split: Split) -> dict[str, Any]:
         "fewest": by_count[-1].samples,
         "largest": by_count[0].samples,
         "manifest": manifest.title if manifest and of_manifest else None,
-        "different": sum(count.known not in (None, count.samples) for count in counts),
+        "different": len(different),
+        "lacking": sorted(different, key=_lack, reverse=True)[:ENDS] if many else [],
+        "absent": len(known.keys() - {entry.wnid for entry in card.classes}),
     }
+
+
+def _lack(count: ClassCount) -> int:
+    return (count.known or 0) - count.samples
 
 
 def _settings(split: Split) -> Iterator[tuple[str, str]]:
