@@ -1,15 +1,12 @@
 """The images of docker/Dockerfile: built by docker/build.sh, weighed, then run by docker/demo.sh.
 
-    python -m benchmarks.images WORK [--targets prep train test] [--epochs 6]
+    python -m benchmarks.images WORK [prep] [train] [test] [--epochs 6]
         [--out benchmarks/results/images.json]
 
-As root, with buildah and debootstrap; by Docker where its daemon runs: the images are handed to it.
-WORK, new or empty, gets the whole logs and the demo's folder, which the containers see as /data.
-BUILDAH_ARGUMENTS and STORAGE_DRIVER are those of docker/build.sh. `prep` and `train` are needed for
-the demo; without one of them there is none, and what `--out` tells of it stays as it was, as does
-what it tells of targets that are not named.
-
-An image's bytes are those of its files; the FFCV wheel's are what docker/ffcv-wheel.sh lists.
+As root, with buildah and debootstrap. Where a Docker daemon runs, it is handed the images, and runs
+them. WORK, which is made, gets the whole logs and the demo's folder. Targets that are not named,
+and with --epochs 0 the demo, keep what --out told of them. BUILDAH_ARGUMENTS and STORAGE_DRIVER
+are those of docker/build.sh. An image's bytes are those of its files.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -29,53 +25,48 @@ from benchmarks.report import tell
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs", **os.environ}
+DOCKER = (
+    "docker info >/dev/null 2>&1 && docker version --format 'Docker {{.Server.Version}}' || true"
+)
 LAST = 3  # lines of a log that are kept
 WHEEL = re.compile(r" (\d+) \S+ +\d+ +\S+ \S*?(ffcv-[\w.-]+\.whl)$", re.MULTILINE)  # of `ls -l`
 
 
 def main(work: Path, targets: list[str], epochs: int, out: Path) -> None:
-    if work.exists() and any(work.iterdir()):
-        sys.exit(f"images: {work} is not empty; give another folder")
-    work.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True)
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-    docker = answer("docker", "version", "--format", "Docker {{.Server.Version}}")
-    here = {key: machine()[key] for key in ("cpu", "cores", "date")}
-    engine = answer("buildah", "--version").partition(" (")[0]
+    docker, engine = answer("sh", "-c", DOCKER), answer("buildah", "--version").partition(" (")[0]
+    commit = answer("git", "-C", str(ROOT), "describe", "--always", "--dirty")
     built, weights = found.get("build.sh", {}), found.get("bytes", {})
     for target in targets:
         log = work / f"{target}.log"
         seconds = shell(log, ROOT / "docker" / "build.sh", target)
         text = log.read_text(encoding="utf-8")
         built[target] = {
-            "commit": answer("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
+            "commit": commit,
             "seconds": round(seconds),
             "last lines": text.splitlines()[-LAST:],
         }
         weights[f"alexnet-{target}"] = weight(f"localhost/alexnet-{target}")
         weights |= {name: int(size) for size, name in WHEEL.findall(text)}
         if docker:
-            push = ("buildah", "push", f"localhost/alexnet-{target}")
-            shell(work / f"{target}.push.log", *push, f"docker-daemon:alexnet-{target}:latest")
-    report = {
-        "machine": here,
-        "built by": f"{engine}, chroot isolation, {ENVIRONMENT['STORAGE_DRIVER']} storage, "
-        "base by debootstrap",
-        "bytes": weights,
-        "build.sh": built,
-    }
-    if {"prep", "train"} <= set(targets):
+            places = (f"localhost/alexnet-{target}", f"docker-daemon:alexnet-{target}:latest")
+            shell(work / f"{target}.push.log", "buildah", "push", *places)
+    storage = ENVIRONMENT["STORAGE_DRIVER"]
+    found["machine"] = {key: machine()[key] for key in ("cpu", "cores", "date")}
+    found["built by"] = f"{engine}, chroot isolation, {storage} storage, base by debootstrap"
+    found |= {"bytes": weights, "build.sh": built}
+    if epochs:
         seconds = shell(work / "demo.log", ROOT / "docker" / "demo.sh", work / "data", epochs)
-        demo = {
+        found["demo.sh"] = {
             "run by": f"{docker or engine}, as user 1000",
+            "commit": commit,
             "seconds": round(seconds),
-            "train run": f"recipe demo, {epochs} epochs",
-            "resized by a Dask cluster of containers": "the bytes of one process (diff)",
-            **commands((work / "demo.log").read_text(encoding="utf-8")),
+            "epochs": epochs,
+            "resized by a Dask cluster of containers": "the bytes of one process",
+            "last lines": commands((work / "demo.log").read_text(encoding="utf-8")),
         }
-        report["demo.sh"] = demo
-    elif "demo.sh" in found:
-        report["demo.sh"] = found["demo.sh"]
-    tell(report, out)
+    tell(found, out)
 
 
 def commands(log: str) -> dict[str, list[str]]:
@@ -101,11 +92,7 @@ def weight(image: str) -> int:
 
 
 def answer(*line: str) -> str:
-    """What a command says; nothing if there is no such command, or it fails."""
-    if shutil.which(line[0]) is None:
-        return ""
-    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return subprocess.check_output(line, env=ENVIRONMENT, text=True).strip()
 
 
 def shell(log: Path, *line: object) -> float:
@@ -124,7 +111,7 @@ def shell(log: Path, *line: object) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--targets", nargs="+", default=["prep", "train", "test"])
+    parser.add_argument("targets", nargs="*")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/images.json")
     values = parser.parse_args()
