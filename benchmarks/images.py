@@ -63,21 +63,21 @@ def main(work: Path, targets: list[str], epochs: int, out: Path) -> None:
             "commit": commit,
             "seconds": round(seconds),
             "epochs": epochs,
-            "resized by a Dask cluster of containers": "the bytes of one process",
+            "resized by a Dask cluster of containers": "the bytes of one process",  # diff says so
             "last lines": commands((work / "demo.log").read_text(encoding="utf-8")),
         }
     tell(found, out)
 
 
 def commands(log: str) -> dict[str, list[str]]:
-    """What the commands that `set -x` shows have said last, by program and command."""
+    """What the commands that `set -x` shows have said last; those of the background say nothing."""
     said: dict[str, list[str]] = {}
-    name = ""
-    for line in log.splitlines():
-        if line.startswith("+ image "):
-            name = " ".join(line.split()[3:5])
-        elif name and line.strip() and not line.startswith("+ "):
-            said[name] = [*said.get(name, []), line.strip()][-LAST:]
+    command = ""
+    for line in map(str.strip, log.splitlines()):
+        if line.startswith("+ image ") and " dask " not in line:
+            command = " ".join(line.split()[3:])
+        elif command and line and not re.match(r"\+ |\[\d+\]", line):  # [1]: a job has ended
+            said[command] = [*said.get(command, []), line][-LAST:]
     return said
 
 

@@ -1,7 +1,7 @@
-"""docker/compose.yaml as it is, by a Docker daemon: prep by a Dask cluster of containers.
+"""docker/compose.yaml by a Docker daemon: prep by a Dask cluster of containers, train, TensorBoard.
 
-Run by `make soak` where there are a daemon, its compose and the image alexnet-prep.
-The figures go to benchmarks/results/soak-compose.json.
+Run by `make soak` where there are a daemon, its compose and the images; the figures go to
+benchmarks/results/soak-compose*.json. Where there is no GPU, with compose.cpu.yaml.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from test_resize import contents
 from test_soak import save
 
 from prep.sample import draw_sample
 
-FILE = Path(__file__).resolve().parent.parent / "docker" / "compose.yaml"
+DOCKER = Path(__file__).resolve().parent.parent / "docker"
+FILES = ["compose.yaml"] if torch.cuda.is_available() else ["compose.yaml", "compose.cpu.yaml"]
 WORKERS = 2
+RUNS = "http://127.0.0.1:6006/data/runs"  # TensorBoard's
 
 
 def answers(*line: str) -> bool:
@@ -33,7 +38,8 @@ pytestmark = [
         not answers("docker", "compose", "ps", "--all"), reason="no docker compose, or no daemon"
     ),
     pytest.mark.skipif(
-        not answers("docker", "image", "inspect", "alexnet-prep"), reason="no image alexnet-prep"
+        not answers("docker", "image", "inspect", "alexnet-prep", "alexnet-train"),
+        reason="no images alexnet-prep and alexnet-train",
     ),
 ]
 
@@ -49,7 +55,8 @@ def compose(tmp_path: Path) -> Iterator[Compose]:
         os.chown(tmp_path, 1000, 1000)
 
     def run(*arguments: str) -> str:
-        line = ["docker", "compose", "--file", str(FILE), "--project-name", "alexnet-test"]
+        files = [f"--file={DOCKER / name}" for name in FILES]
+        line = ["docker", "compose", *files, "--project-name", "alexnet-test"]
         done = subprocess.run(
             [*line, *arguments], env=environment, capture_output=True, text=True, check=False
         )
@@ -80,6 +87,38 @@ def test_a_cluster_of_containers_gives_the_bytes_of_one_process(
             "bytes": "those of one process",
         },
     )
+
+
+def test_tensorboard_shows_what_train_has_written(compose: Compose, tmp_path: Path) -> None:
+    draw_sample(tmp_path / "src", 2, 60, 10, 0, 2, lambda *_: None)
+    prep, train = (["run", "--rm", program] for program in ("prep", "train"))
+    compose(*prep, "resize", "src", "out", "--jobs", "1")
+    compose(*prep, "stats", "out/train", "--jobs", "1")
+    compose(*prep, "write-beton", "out/train", "train.beton", "--jobs", "1")
+    small = ["--recipe", "demo", "--set", "width=0.1", "--set", "epochs=2", "--workers", "1"]
+    compose(*train, "run", "--beton", "train.beton", "--out", "runs/demo", *small)
+    compose("up", "--detach", "tensorboard")
+    until = time.monotonic() + 300
+    while "demo" not in (shown := answer_of(RUNS)):
+        assert time.monotonic() < until, shown + compose("logs", "tensorboard")
+        time.sleep(1)
+    save(
+        "compose-train",
+        {
+            "command": "docker compose run prep ..., run train run, up tensorboard",
+            "files": FILES,
+            "versions": versions(),
+            "TensorBoard shows": shown.strip(),
+        },
+    )
+
+
+def answer_of(address: str) -> str:
+    try:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError as error:  # it starts
+        return str(error)
 
 
 def versions() -> list[str]:
