@@ -5,10 +5,11 @@
 #
 # makes localhost/alexnet-prep and so on. BUILDAH_ARGUMENTS are further arguments of `buildah build`,
 # such as `--volume /usr/local/share/ca-certificates:/usr/local/share/ca-certificates:ro` where a proxy
-# has a certificate of its own.
+# has a certificate of its own. STORAGE_DRIVER: vfs, which works everywhere, or overlay, which does not copy
+# every layer in full.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs
+export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=${STORAGE_DRIVER:-vfs}
 base=localhost/debian-bookworm
 
 if [ $# = 0 ]; then

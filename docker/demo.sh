@@ -3,7 +3,8 @@
 #
 #   docker/demo.sh FOLDER [EPOCHS]
 #
-# By docker or, where there is none, as root by buildah with the images that docker/build.sh makes.
+# By docker or, where there is none, as root by buildah with the images that docker/build.sh makes, and
+# the STORAGE_DRIVER that it had.
 # FOLDER, new or empty, is what the containers see as /data; the cluster's log lies there too.
 # EPOCHS: of the recipe demo, default 12.
 set -euo pipefail
@@ -28,7 +29,7 @@ if docker info >/dev/null 2>&1; then
             "alexnet-$1" "${@:3}"
     }
 else
-    export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs
+    export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=${STORAGE_DRIVER:-vfs}
     prep=$(buildah from localhost/alexnet-prep)
     train=$(buildah from localhost/alexnet-train)
     image() {

@@ -42,6 +42,7 @@ SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=5
 ReturnToService=2
 KillWait=60
+OverTimeLimit=0
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldTimeout=30

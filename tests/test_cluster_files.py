@@ -60,6 +60,11 @@ def pod(job: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
+def containers(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of a pod, in the order in which they start."""
+    return [*pod(job).get("initContainers", []), *pod(job)["containers"]]
+
+
 def options_of(program: Any, command: str) -> set[str]:
     known = get_command(program.app).commands[command]  # type: ignore[attr-defined]
     return {option for parameter in known.params for option in parameter.opts}
@@ -156,7 +161,7 @@ def test_torchrun_has_less_time_for_a_checkpoint_than_the_job() -> None:
 @pytest.mark.parametrize("index", [0, 15])
 def test_a_pod_does_the_part_of_its_index(stand_ins: dict[str, str], index: int) -> None:
     job = jobs()["alexnet-prep"]
-    (container,) = pod(job)["containers"]
+    (container,) = containers(job)
     assert container["command"] == ["sh", "-c"]
     environment = stand_ins | {"JOB_COMPLETION_INDEX": str(index)}
     (line,) = said(["sh", "-c", *container["args"]], environment)
@@ -167,10 +172,9 @@ def test_a_pod_does_the_part_of_its_index(stand_ins: dict[str, str], index: int)
 def test_the_last_job_finishes_the_same_set_and_trains_nothing_else(
     stand_ins: dict[str, str],
 ) -> None:
-    (first,), (last,) = (
-        pod(jobs()[name])["containers"] for name in ("alexnet-prep", "alexnet-prep-finish")
-    )
-    lines = said(["sh", "-c", *last["args"]], stand_ins)
+    (first,) = containers(jobs()["alexnet-prep"])
+    last = containers(jobs()["alexnet-prep-finish"])
+    lines = [line for each in last for line in said(each["command"], stand_ins)]
     assert [line.split()[1] for line in lines] == ["resize", "stats", "write-beton", "write-beton"]
     part = said(["sh", "-c", *first["args"]], stand_ins | {"JOB_COMPLETION_INDEX": "0"})[0]
     assert part.startswith(lines[0])
@@ -183,7 +187,7 @@ def test_training_in_pods_meets_at_pod_0_and_has_time_for_a_checkpoint(
 ) -> None:
     service = next(d for d in documents(DOCKER / "k8s/train.yaml") if d["kind"] == "Service")
     job = jobs()["alexnet-train"]
-    (container,) = pod(job)["containers"]
+    (container,) = containers(job)
     assert container["command"] == ["sh", "-c"]
     (script,) = container["args"]
     arguments = dict(word.lstrip("-").partition("=")[::2] for word in script.split())
@@ -205,14 +209,24 @@ def test_training_in_pods_meets_at_pod_0_and_has_time_for_a_checkpoint(
 def test_every_pod_has_limits_and_the_volume_and_the_images_user(name: str) -> None:
     spec = pod(jobs()[name])
     (claim,) = [d for path in MANIFESTS for d in documents(path) if "Claim" in d["kind"]]
-    (container,) = spec["containers"]
-    assert set(container["resources"]) == {"requests", "limits"}
-    assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
+    for container in containers(jobs()[name]):
+        assert set(container["resources"]) == {"requests", "limits"}
+        assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
     assert spec["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     assert spec["restartPolicy"] == "Never"  # podFailurePolicy allows no other
     assert "--uid 1000" in (DOCKER / "Dockerfile").read_text(encoding="utf-8")
     assert spec["securityContext"]["runAsUser"] == 1000
+
+
+@pytest.mark.parametrize("name", ["alexnet-prep", "alexnet-prep-finish", "alexnet-train"])
+def test_a_pod_s_end_reaches_the_program(name: str) -> None:
+    """SIGTERM goes to process 1; a shell there, of which it is process 1, ignores it."""
+    for container in containers(jobs()[name]):
+        shell = container["command"] == ["sh", "-c"]
+        assert (container["args"][0] if shell else container["command"][0]).split()[0] in (
+            ["exec"] if shell else ["prep"]
+        )
 
 
 @pytest.mark.soak

@@ -63,6 +63,7 @@ def mounted(share: Path, place: Path) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", str(place)], check=True)
+        client.terminate()  # a mount namespace that was made meanwhile has the mount still
         client.wait(20)
         server.wait(20)
 

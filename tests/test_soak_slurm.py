@@ -43,6 +43,7 @@ CLASSES, PER_CLASS, BATCH, EPOCHS = 5, 60, 4, 2
 STEPS = CLASSES * PER_CLASS // BATCH  # an epoch
 PROMPT = 30.0  # seconds within which a job that cannot work must say so
 URGENT = "a job of a partition with precedence, GraceTime=60"
+TIME, AHEAD, CHECKED = 300, 60, 30  # seconds: of --time, of --signal, how often SLURM looks
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def beton(alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out.parent / "train.beton"
 
 
-def eventually(true: Callable[[], bool], seconds: float = 120) -> None:
+def eventually(true: Callable[[], bool], seconds: float = 600) -> None:
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until
@@ -182,12 +183,23 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert rows(one) == rows(two)
 
 
-@pytest.mark.parametrize("told", ["requeue", "signal", "preemption"])
+def held_until_told(cluster: Slurm, job: str, started: float) -> None:
+    """The job's step stands still until SLURM has told the script that its time is nearly up."""
+    cluster.command("scancel", "--signal=STOP", f"{job}.0")
+    assert time.monotonic() < started + TIME - AHEAD - CHECKED, "it may have been told before"
+    time.sleep(max(0.0, started + TIME - AHEAD + 2 - time.monotonic()))
+    cluster.command("scancel", "--signal=CONT", f"{job}.0")
+
+
+@pytest.mark.parametrize("told", ["requeue", "signal", "preemption", "time-limit"])
 def test_a_training_that_is_preempted_resumes_by_itself_with_the_same_losses(
     cluster: Slurm, beton: Path, undisturbed: Path, tmp_path: Path, told: str
 ) -> None:
     out = tmp_path / "run"
-    job = submit_training(cluster, beton, out, "--export=ALL,PROCESSES=2")
+    limit = [f"--time={TIME // 60}", f"--signal=B:USR1@{AHEAD}"] if told == "time-limit" else []
+    job = submit_training(cluster, beton, out, "--export=ALL,PROCESSES=2", *limit)
+    eventually(lambda: cluster.states(job) == {"RUNNING"})
+    started = time.monotonic()
     eventually(lambda: steps_done(out) >= STEPS // 3)
     if told == "requeue":
         how = "scontrol requeue"
@@ -195,10 +207,15 @@ def test_a_training_that_is_preempted_resumes_by_itself_with_the_same_losses(
     elif told == "signal":  # what --signal=B:USR1@120 does two minutes before the end
         how = "USR1 to the batch script"
         cluster.command("scancel", "--batch", "--signal=USR1", job)
-    else:
+    elif told == "preemption":
         how = URGENT
         cluster.preempt()
+    else:
+        how = f"SLURM's own USR1 before its time limit: --time={TIME // 60} --signal=B:USR1@{AHEAD}"
+        held_until_told(cluster, job, started)
     cluster.begin_again(job)
+    if told == "time-limit":  # once is enough, however slow the machine
+        cluster.command("scontrol", "update", f"jobid={job}", "TimeLimit=60")
     stopped_at = checkpoints.load(out).step
     assert 0.25 * STEPS <= stopped_at <= 0.75 * STEPS
     assert stopped_at == steps_done(out)
