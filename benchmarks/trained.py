@@ -20,8 +20,9 @@ from typing import Any
 
 from benchmarks.machine import machine
 from benchmarks.report import tell
-from train.recipe import load_recipe, recipe_names
+from train.recipe import recipe_names
 from train.report.gather import Run, gather
+from train.report.recipe_values import changed
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 OF_AN_EPOCH = (
@@ -37,16 +38,6 @@ OF_AN_EPOCH = (
 )
 
 
-def changed(run: Run) -> dict[str, Any]:
-    """The recipe's values that are not those of the recipe of its name."""
-    recipe = run.checkpoint.recipe
-    if recipe.name not in recipe_names():
-        return dataclasses.asdict(recipe)
-    original = dataclasses.asdict(load_recipe(recipe.name))
-    values = dataclasses.asdict(recipe)
-    return {name: value for name, value in values.items() if value != original[name]}
-
-
 def judged(folder: Path, test: Path, views: str) -> dict[str, Any]:
     program = str(Path(sys.executable).parent / "train")
     command = [program, "eval", str(folder), "--beton", str(test), "--views", views, "--json"]
@@ -56,11 +47,11 @@ def judged(folder: Path, test: Path, views: str) -> dict[str, Any]:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    start = run.starts[-1]
+    start, recipe = run.starts[-1], run.checkpoint.recipe
     return {
-        "recipe": run.checkpoint.recipe.name,
-        "changed": changed(run),
-        "network": run.checkpoint.recipe.network,
+        "recipe": recipe.name,
+        "changed": changed(run) if recipe.name in recipe_names() else dataclasses.asdict(recipe),
+        "network": recipe.network,
         "parameters": sum(
             values.numel()
             for name, values in run.checkpoint.network.items()
@@ -69,7 +60,7 @@ def summary(run: Run) -> dict[str, Any]:
         "samples": start.train.card["samples"],
         "classes": start.train.card["classes"],
         "steps": run.checkpoint.step,
-        "of epochs": run.checkpoint.recipe.epochs,
+        "of epochs": recipe.epochs,
         "device": start.device,
         "cpu": start.cpu,
         "threads": start.threads,

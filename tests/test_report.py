@@ -156,6 +156,7 @@ def test_the_page_says_what_validation_decided(page: Page) -> None:
 
 def test_recipe_and_origin(page: Page, run_folder: Path, betons: Path) -> None:
     recipe, origin = page.text["recipe"], page.text["origin"]
+    assert "demo, with width = 0.07, batch = 8, epochs = 2" in page.text[""]
     assert "changed for this run; the recipe has 0.25: ours: a sixteenth of the arith" in recipe
     assert "plateau, reduce-on-plateau and steps only" in recipe
     start = provenance.read(run_folder / provenance.FILE_NAME)[0]
@@ -402,6 +403,18 @@ def test_published_figures_are_those_of_the_recipes_heads(result: published.Publ
             assert f"{error:g} %" in head or f"{100 - error:.4g} %" in head
     if result.views:
         assert {5: "five", 10: "ten"}[result.views] in head
+
+
+def test_the_head_tells_the_values_that_are_not_the_recipes() -> None:
+    demo = load_recipe("demo")
+    assert recipe_values.with_changes(run_of(demo, [])) == f"demo: {demo.about}"
+    other = dataclasses.replace(demo, width=0.125, schedule="steps", layer_rates=())
+    run = run_of(other, [])
+    assert recipe_values.changed(run) == {"width": 0.125, "schedule": "steps"}
+    assert recipe_values.with_changes(run) == "demo, with width = 0.125, schedule = steps"
+    unknown = run_of(dataclasses.replace(other, name="mine"), [])
+    assert recipe_values.changed(unknown) == dataclasses.asdict(unknown.checkpoint.recipe)
+    assert recipe_values.with_changes(unknown) == f"mine: {demo.about}"
 
 
 def test_kernels_are_those_of_conv1_by_tower() -> None:

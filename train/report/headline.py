@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from prep.program import counted
 from train.dataset import Dataset
 from train.networks.layers import AlexNet
-from train.report import published
+from train.report import published, recipe_values
 from train.report.data import Missing
 from train.report.gather import Row, Run
 from train.report.judging import Judgement
@@ -52,7 +52,7 @@ def facts(run: Run, network: AlexNet) -> list[tuple[str, str]]:
     parameters = sum(each.numel() for each in network.parameters())
     images = f"{start.train.card['samples']:,} training images of " if start else ""
     found = [
-        ("recipe", f"{checkpoint.recipe.name}: {checkpoint.recipe.about}"),
+        ("recipe", recipe_values.with_changes(run)),
         ("network", f"{checkpoint.recipe.network}, {parameters:,} parameters"),
         ("data", f"{images}{counted(len(checkpoint.data.wnids), 'class')}"),
         ("trained", f"{_trained(run)}, at most {counted(checkpoint.recipe.epochs, 'epoch')}"),

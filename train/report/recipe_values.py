@@ -12,6 +12,8 @@ from prep.program import UserError
 from train.recipe import Recipe, recipe_from_values, recipe_names, recipe_text
 from train.report.gather import Run
 
+IN_WORDS = ("name", "about")  # no values that anything is trained by
+
 
 @dataclasses.dataclass(frozen=True)
 class Value:
@@ -33,17 +35,39 @@ class Sourced:
 
 
 def sourced(run: Run) -> Sourced:
-    recipe = run.checkpoint.recipe
-    text = run.starts[-1].recipe_text if run.starts else ""
-    if not text and recipe.name in recipe_names():  # a run of an older program
-        text = recipe_text(recipe.name)
-    sources, written = comments(text), _written(text)
+    text, written = _file(run), original(run)
+    sources = comments(text)
+    others = _shown(written) if written else {}
     values = []
-    for key, value in _shown(recipe).items():
-        source, other = sources.get(key, ""), written.get(key, value)
-        changed = other != value
-        values.append(Value(key, value, source, other if changed else None))
+    for key, value in _shown(run.checkpoint.recipe).items():
+        source, other = sources.get(key, ""), others.get(key, value)
+        values.append(Value(key, value, source, other if other != value else None))
     return Sourced(values, head(text), bool(text))
+
+
+def original(run: Run) -> Recipe | None:
+    """The recipe as its file has it; None where that is not known or cannot be read any more."""
+    text = _file(run)
+    try:
+        return recipe_from_values(tomllib.loads(text), "of the run") if text else None
+    except (tomllib.TOMLDecodeError, UserError):
+        return None
+
+
+def changed(run: Run) -> dict[str, Any]:
+    """The run's values that are not those of its recipe's file; all where that is not known."""
+    values, written = dataclasses.asdict(run.checkpoint.recipe), original(run)
+    others = dataclasses.asdict(written) if written else {}
+    return {
+        key: value for key, value in values.items() if key not in others or others[key] != value
+    }
+
+
+def with_changes(run: Run) -> str:
+    """A recipe's name with what it is about, or with the values that the run has in their place."""
+    recipe, values = run.checkpoint.recipe, changed(run) if original(run) else {}
+    told = [f"{key} = {_text(value)}" for key, value in values.items() if key not in IN_WORDS]
+    return f"{recipe.name}, with {', '.join(told)}" if told else f"{recipe.name}: {recipe.about}"
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
@@ -84,14 +108,12 @@ def _behind(value: str) -> str:
     return found[1] if found else ""
 
 
-def _written(text: str) -> dict[str, str]:
-    """The file's own values; none where it cannot be read any more."""
-    if not text:
-        return {}
-    try:
-        return _shown(recipe_from_values(tomllib.loads(text), "of the run"))
-    except (tomllib.TOMLDecodeError, UserError):
-        return {}
+def _file(run: Run) -> str:
+    """The text of the recipe's file; "" where it is not known."""
+    text, name = run.starts[-1].recipe_text if run.starts else "", run.checkpoint.recipe.name
+    if not text and name in recipe_names():  # a run of an older program
+        return recipe_text(name)
+    return text
 
 
 def _shown(recipe: Recipe) -> dict[str, str]:
