@@ -19,13 +19,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from train_program import ONE_THREAD, call, failure
 
+from prep import manifest
 from prep.program import UserError, visible
 from train import checkpoint as checkpoints
 from train import metrics, networks, provenance
 from train.dataset import open_dataset
 from train.evaluate import views_of
 from train.recipe import Recipe, load_recipe, recipe_names, recipe_text
-from train.report import curves, gather, kernels, neighbours, published, recipe_values, sections
+from train.report import (
+    curves,
+    gather,
+    headline,
+    kernels,
+    neighbours,
+    published,
+    recipe_values,
+    sections,
+)
 from train.report import page as page_module
 from train.report.data import Missing, read_pictures, spread, training_data, validation_data
 from train.screen import Screen
@@ -395,7 +405,11 @@ def test_every_value_of_a_recipe_has_its_source(name: str) -> None:
         assert found["mean"].endswith('"centre", the mean image\'s centre crop from every crop')
 
 
-@pytest.mark.parametrize("result", published.RESULTS, ids=lambda result: result.what)
+@pytest.mark.parametrize(
+    "result",
+    [result for results in published.RESULTS.values() for result in results],
+    ids=lambda result: result.what,
+)
 def test_published_figures_are_those_of_the_recipes_heads(result: published.Published) -> None:
     head = " ".join(recipe_values.head(recipe_text(result.recipe)).split())
     for error in (result.top1, result.top5):
@@ -415,6 +429,45 @@ def test_the_head_tells_the_values_that_are_not_the_recipes() -> None:
     unknown = run_of(dataclasses.replace(other, name="mine"), [])
     assert recipe_values.changed(unknown) == dataclasses.asdict(unknown.checkpoint.recipe)
     assert recipe_values.with_changes(unknown) == f"mine: {demo.about}"
+
+
+@pytest.mark.parametrize(
+    ("data_set", "recipes"),
+    [
+        (
+            "imagenet-1k",
+            ["paper", "authors-2012", "steplr-100", "steplr-100", "plain-120", "plain-120"],
+        ),
+        ("caltech-256", ["caltech256-bn"] * 2),
+        ("tiny-imagenet-200", ["tiny-imagenet"]),
+        ("cifar-10", []),
+    ],
+)
+def test_a_run_stands_beside_what_is_published_of_its_classes(
+    data_set: str, recipes: list[str]
+) -> None:
+    """Whatever its recipe is; beside the paper where nothing is published of them."""
+    wnids = [known.folder for known in manifest.load(data_set).classes]
+    assert [each.recipe for each in published.of_classes(wnids)] == recipes
+    assert published.of_classes(wnids[::2]) == ()
+    run = run_of(dataclasses.replace(load_recipe("demo"), width=0.07), [])
+    of_them = dataclasses.replace(run.checkpoint, data=with_classes(run, wnids))
+    rows = headline.results(
+        dataclasses.replace(run, checkpoint=of_them), Missing("gone"), Missing("gone")
+    )
+    shown = [row.what for row in rows if row.what.startswith("published: ")]
+    assert len(shown) == max(len(recipes), 1)
+    for what, recipe in zip(shown, recipes or ["paper"], strict=True):
+        assert what.endswith(f" (recipe {recipe})")
+
+
+def test_caltech_without_its_clutter_is_still_caltech() -> None:
+    wnids = [known.folder for known in manifest.load("caltech-256").classes]
+    assert len(published.of_classes(set(wnids) - {"257.clutter"})) == 2
+
+
+def with_classes(run: gather.Run, wnids: list[str]) -> checkpoints.TrainedOn:
+    return dataclasses.replace(run.checkpoint.data, wnids=wnids, names=wnids)
 
 
 def test_kernels_are_those_of_conv1_by_tower() -> None:

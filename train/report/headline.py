@@ -93,9 +93,9 @@ def results(run: Run, val: Dataset | Missing, judgement: Judgement | Missing) ->
             rows.append(_of_row(what, WHILE, views, run.best, "val_"))
         what = f"while it trained, epoch {last['epoch']}"
         rows.append(_of_row(what, "training data, augmented", "1, at random", last, ""))
-    for known in published.beside(recipe.name):
+    for known in published.of_classes(run.checkpoint.data.wnids) or (published.PAPER,):
         top5 = f"{known.top5:g}%" if known.top5 is not None else NONE
-        what, seen = f"published: {known.what}", str(known.views or NONE)
+        what, seen = f"published: {known.what} (recipe {known.recipe})", str(known.views or NONE)
         rows.append(Result(what, known.data, seen, f"{known.top1:g}%", top5, own=False))
     five = max(1 - 5 / classes, 0.0)
     chance = f"chance, {counted(classes, 'class')}"

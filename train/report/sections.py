@@ -78,7 +78,7 @@ def sections(runs: Sequence[Run], settings: Settings, screen: Screen) -> dict[st
         "run": run,
         "runs": runs,
         "facts": headline.facts(run, network),
-        "imagenet": published.is_imagenet(run.checkpoint),
+        "published": bool(published.of_classes(run.checkpoint.data.wnids)),
         "other_validation": isinstance(val, Dataset)
         and val.card.pixels_id != run.checkpoint.val_pixels_id,
         "looks": looks_at_validation(run),
