@@ -293,6 +293,23 @@ def test_several_runs_and_many_classes(
     assert "The hardest" not in easiest
 
 
+def test_smoothed_labels_are_said_where_their_loss_is_shown(
+    page: Page, run: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    said = "Training loss is by smoothed labels, validation loss by the labels themselves"
+    assert said not in page.text["curves"]
+    change_checkpoint(run, recipe={"label_smoothing": 0.1})
+    gone = {"path": str(tmp_path / "gone.beton"), "card": {"samples": 18}}
+    change_start(run, train=gone, val=gone)
+    out = tmp_path / "page.html"
+    assert said in report(out, run).text["curves"]
+    alike, different = report(out, run, run), report(out, run, run_folder)
+    assert said in alike.text["curves"]
+    assert "where label_smoothing is above 0" in different.text["curves"]
+    assert "their training losses are not of one measure" not in alike.text["runs"]
+    assert "their training losses are not of one measure" in different.text["runs"]
+
+
 def test_the_best_checkpoint_is_said_to_be_chosen(run_folder: Path) -> None:
     last, best = gather.gather(run_folder), gather.gather(run_folder / "best.pt")
     assert "the figures below are of it" not in " ".join(gather.looks_at_validation(last))
