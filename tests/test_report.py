@@ -382,6 +382,22 @@ def test_an_svg_is_of_the_page_around_it() -> None:
     assert svg.replace("http://www.w3.org/", "").count("http") == 0
 
 
+@pytest.mark.parametrize("percent", [False, True])
+@pytest.mark.parametrize("highest", [1.0, 0.6, 0.07, 0.0045, 0.0003, 0.00012, 0.0000007])
+def test_figures_beside_an_axis_are_not_cut(highest: float, percent: bool) -> None:
+    scale = 1 if percent else 100_000  # as images a second are, or a loss
+    for top in (highest, highest * scale):
+        line = curves.Line("", curves.COLOURS[0], ([1.0, 2.0], [top / 3, top]))
+        svg = str(curves.drawn("Share", [line], percent=percent).svg)
+        labels = re.findall(r'text-anchor: end[^>]* x="([0-9.]+)"[^>]*>([^<]+)<', svg)
+        assert len(labels) > 2
+        for end, text in labels:
+            assert float(end) > 11 * sum(WIDE.get(letter, 0.64) for letter in text), text
+
+
+WIDE = {".": 0.32, "%": 0.95, "\N{MINUS SIGN}": 0.84}  # of DejaVu Sans, which is a wide one, in em
+
+
 def run_of(recipe: Recipe, rows: list[dict[str, Any]]) -> gather.Run:
     from conftest import make_checkpoint
 

@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from train.report.gather import Row, Run
 
@@ -23,6 +23,7 @@ from train.report.gather import Row, Run
 COLOURS = ("#2f7fd0", "#d4691e", "#2d9150", "#b94fa0", "#8b6fd6", "#8a8420")
 INK = "#010203"  # stands for the text's colour
 POINTS = 400  # of a line; longer ones are thinned by means of neighbours
+LEAST = 0.001  # at an axis of shares' end; figures of a smaller one have no room beside it
 NAMED_DROPS = 6  # more of them have no room for their rates
 
 Points = tuple[list[float], list[float]]
@@ -71,7 +72,7 @@ def drawn(
     }
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(5.0, 3.3))
-        axes = figure.add_axes((0.14, 0.16, 0.84, 0.8))
+        axes = figure.add_axes((0.15, 0.16, 0.83, 0.8))
         for line in lines:
             xs, ys = thinned(line.points)
             axes.plot(
@@ -100,14 +101,15 @@ def drawn(
         axes.grid(alpha=0.15, color=INK)
         axes.set_xlabel(across)
         if percent:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}%"))
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
-            axes.set_ylim(0, 1.08 * max(max(line.points[1]) for line in lines) or 1.0)
+            highest = 1.08 * max(max(line.points[1]) for line in lines) or 1.0
+            axes.set_ylim(0, max(highest, LEAST) if percent else highest)
         out = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(out, format="svg", transparent=True, metadata=nothing)
