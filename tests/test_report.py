@@ -398,6 +398,31 @@ def test_figures_beside_an_axis_are_not_cut(highest: float, percent: bool) -> No
 WIDE = {".": 0.32, "%": 0.95, "\N{MINUS SIGN}": 0.84}  # of DejaVu Sans, which is a wide one, in em
 
 
+@pytest.mark.parametrize(("last", "most"), [(1, 3), (2, 3), (3, 4), (90, 12)])
+def test_epochs_are_counted_in_whole_numbers(last: int, most: int) -> None:
+    points = [step / 10 for step in range(1, 10 * last + 1)]
+    svg = str(curves.drawn("Loss", [curves.Line("", curves.COLOURS[0], (points, points))]).svg)
+    labels = re.findall(r"text-anchor: middle[^>]*>([^<]+)<", svg)
+    assert labels.pop() == "epochs"
+    assert 0 < len(labels) <= most
+    assert all(label.isdigit() for label in labels)
+
+
+def test_the_thin_line_is_told_of_where_it_is(
+    page: Page, run: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    said = "The thin line is of every twenty steps"
+    assert said in page.text["curves"]
+    change_rows(run, lambda row: row if row["kind"] == "epoch" else None)
+    gone = {"path": str(tmp_path / "gone.beton"), "card": {"samples": 18}}
+    change_start(run, train=gone, val=gone)
+    assert said not in report(tmp_path / "page.html", run).text["curves"]
+    whole = gather.gather(run_folder)
+    assert curves.has_thin_line([whole])
+    assert not curves.has_thin_line([whole, whole])
+    assert not curves.has_thin_line([dataclasses.replace(whole, rows=whole.steps)])
+
+
 def run_of(recipe: Recipe, rows: list[dict[str, Any]]) -> gather.Run:
     from conftest import make_checkpoint
 

@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from train.report.gather import Row, Run
 
@@ -100,6 +100,7 @@ def drawn(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.15, color=INK)
         axes.set_xlabel(across)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         if percent:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}%"))
         if log:
@@ -188,6 +189,12 @@ def learning(runs: Sequence[Run], window: int) -> list[Curve]:
     if rates:
         curves.append(drawn("Learning rate", rates, log=True))
     return curves
+
+
+def has_thin_line(runs: Sequence[Run]) -> bool:
+    """Whether learning() draws the steps of a run behind its epochs."""
+    steps = len(runs) == 1 and by_step(runs[0], "loss")[0]
+    return bool(steps and by_epoch(runs[0], "loss")[0])
 
 
 def speed(runs: Sequence[Run]) -> list[Curve]:
