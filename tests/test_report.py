@@ -373,12 +373,13 @@ def test_lines_are_smoothed_and_thinned(ys: list[float], window: int) -> None:
 
 def test_an_svg_is_of_the_page_around_it() -> None:
     line = curves.Line("a <b>", curves.COLOURS[0], ([1.0, 2.0], [0.5, 0.25]))
-    svg = str(curves.drawn("Loss", [line], drops=[(1.5, 0.001)]).svg)
+    drop = curves.Drop(1.5, 0.001, curves.INK)
+    svg = str(curves.drawn("Loss", [line], drops=[drop]).svg)
     assert "currentColor" in svg
     assert curves.INK not in svg
     assert ">0.001<" in svg
     assert "<b>" not in svg
-    assert svg == str(curves.drawn("Loss", [line], drops=[(1.5, 0.001)]).svg)
+    assert svg == str(curves.drawn("Loss", [line], drops=[drop]).svg)
     assert svg.replace("http://www.w3.org/", "").count("http") == 0
 
 
@@ -430,14 +431,55 @@ def run_of(recipe: Recipe, rows: list[dict[str, Any]]) -> gather.Run:
 
 
 def test_rates_fall_where_an_epoch_has_a_lower_one_than_the_last() -> None:
-    rows = [
-        {"kind": "epoch", "epoch": epoch, "step": epoch, "learning_rate": rate}
-        for epoch, rate in ((3, 0.1), (4, 0.1), (5, 0.01), (6, 0.01), (7, 0.001))
+    rates = {3: 0.1, 4: 0.1, 5: 0.01, 6: 0.01, 7: 0.001}
+    assert run_by_steps(rates).drops == [(4.0, 0.01), (6.0, 0.001)]
+    whole = run_of(dataclasses.replace(load_recipe("demo"), width=0.07), epochs_of(rates))
+    assert whole.drops == []  # one-cycle: it falls all the time
+
+
+def epochs_of(rates: dict[int, float]) -> list[dict[str, Any]]:
+    """Rows of epochs of 10 steps."""
+    return [
+        {"kind": "epoch", "epoch": epoch, "step": 10 * epoch, "learning_rate": rate, "loss": 1.0}
+        for epoch, rate in rates.items()
     ]
-    recipe = dataclasses.replace(load_recipe("demo"), width=0.07)
-    steps = dataclasses.replace(recipe, schedule="steps")
-    assert run_of(steps, rows).drops == [(4.0, 0.01), (6.0, 0.001)]
-    assert run_of(recipe, rows).drops == []  # one-cycle: it falls all the time
+
+
+def run_by_steps(rates: dict[int, float]) -> gather.Run:
+    recipe = dataclasses.replace(load_recipe("demo"), width=0.07, schedule="steps")
+    return run_of(recipe, epochs_of(rates))
+
+
+def test_a_rate_of_steps_falls_at_an_instant() -> None:
+    run = run_by_steps({1: 0.1, 2: 0.1, 3: 0.01})
+    assert curves.rate(run) == ([0, 2, 2, 3], [0.1, 0.1, 0.01, 0.01])
+    going_on = [{"kind": "step", "step": step, "learning_rate": 0.001} for step in (31, 35)]
+    more = dataclasses.replace(run, rows=[*run.rows, *going_on])
+    assert curves.rate(more) == ([0, 2, 2, 3, 3, 3.5], [0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    cycle = dataclasses.replace(load_recipe("demo"), width=0.07)
+    assert curves.rate(run_of(cycle, more.rows)) == ([3.1, 3.5], [0.001, 0.001])
+
+
+def test_falls_of_the_rate_of_several_runs_are_marked() -> None:
+    one = run_by_steps({1: 0.1, 2: 0.01, 3: 0.001})
+    longer = run_by_steps({1: 0.1, 2: 0.01, 3: 0.001, 4: 0.0001})
+    other = run_by_steps({1: 0.2, 2: 0.02, 3: 0.02})
+    cycle = run_of(dataclasses.replace(load_recipe("demo"), width=0.07), one.rows)
+    marks = curves.rate_drops
+    ink, (blue, orange, *_) = curves.INK, curves.COLOURS
+    drop = curves.Drop
+    assert marks([one, one]) == marks([one]) == [drop(1, 0.01, ink), drop(2, 0.001, ink)]
+    assert marks([one, longer])[2:] == [drop(3, None, orange)]
+    assert marks([one, other]) == [drop(1, None, ink), drop(2, None, blue)]
+    assert marks([one, one, cycle])[:2] == [drop(1, None, blue), drop(1, None, orange)]
+    assert marks([cycle]) == []
+    loss = curves.learning([one, other], 1)[0]
+    assert str(loss.svg).count("stroke-dasharray: 1") == 2
+    assert "falls to the value beside them." in curves.said_of_drops([one])
+    assert "falls; coloured ones are of the run of that colour." in curves.said_of_drops(
+        [one, other]
+    )
+    assert curves.said_of_drops([cycle]) == ""
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "reduce-on-plateau", "cosine"])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +19,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from train.recipe import BY_EPOCHS
 from train.report.gather import Row, Run
 
 # Between light and dark, so that they are seen on white and on black.
@@ -41,6 +44,15 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
+class Drop:
+    """A mark where the rate is lowered; `rate`: from there on, where the mark tells it."""
+
+    epoch: float
+    rate: float | None
+    colour: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Curve:
     """A figure for the page."""
 
@@ -53,12 +65,12 @@ def drawn(
     title: str,
     lines: Sequence[Line],
     *,
-    drops: Sequence[tuple[float, float]] = (),
+    drops: Sequence[Drop] = (),
     percent: bool = False,
     log: bool = False,
     across: str = "epochs",
 ) -> Curve:
-    """drops: (epoch, rate from there on)."""
+    """drops: of one epoch, in the order of their runs."""
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": title,  # names of clip paths differ between a page's figures
@@ -85,12 +97,14 @@ def drawn(
                 marker="o" if len(xs) == 1 else "",
                 markersize=4,
             )
-        for epoch, rate in drops:
-            axes.axvline(epoch, color=INK, linestyle=":", linewidth=1.0, alpha=0.6)
-            if len(drops) <= NAMED_DROPS:
+        for drop in drops:
+            beside = [each for each in drops if each.epoch == drop.epoch]
+            dots = (3.0 * beside.index(drop), (1.0, 3.0 * len(beside) - 1.0))  # in turn
+            axes.axvline(drop.epoch, color=drop.colour, linestyle=dots, linewidth=1.0, alpha=0.6)
+            if drop.rate is not None:
                 axes.annotate(
-                    f"{rate:.2g}",
-                    (epoch, 1.0),
+                    f"{drop.rate:.2g}",
+                    (drop.epoch, 1.0),
                     xycoords=("data", "axes fraction"),
                     xytext=(2, -2),
                     textcoords="offset points",
@@ -176,7 +190,7 @@ def learning(runs: Sequence[Run], window: int) -> list[Curve]:
     window: epochs of a moving average, 1 for none.
     """
     titles = {"loss": "Loss", "top1_error": "Top-1 error", "top5_error": "Top-5 error"}
-    drops = runs[0].drops if len(runs) == 1 else []
+    drops = rate_drops(runs)
     curves = []
     for name, title in titles.items():
         lines = []
@@ -185,10 +199,62 @@ def learning(runs: Sequence[Run], window: int) -> list[Curve]:
         if lines:
             percent = name != "loss"
             curves.append(drawn(title, lines, drops=drops, percent=percent))
-    rates = _by_step_of_each(runs, "learning_rate")
-    if rates:
+    if rates := _of_each(runs, [rate(run) for run in runs]):
         curves.append(drawn("Learning rate", rates, log=True))
     return curves
+
+
+def rate(run: Run) -> Points:
+    """The learning rate over epochs; where a schedule is of steps, so is the line."""
+    if run.checkpoint.recipe.schedule in BY_EPOCHS:
+        return by_step(run, "learning_rate")
+    pieces = [(row["epoch"] - 1, row["epoch"], row["learning_rate"]) for row in run.epochs]
+    ended = run.epochs[-1]["epoch"] if run.epochs else 0
+    xs, ys = by_step(run, "learning_rate")
+    if xs and xs[-1] > ended:  # the epoch that goes on
+        pieces.append((math.floor(xs[0]) if not run.epochs else ended, xs[-1], ys[-1]))
+    found: Points = ([], [])
+    for value, group in itertools.groupby(pieces, key=lambda piece: piece[2]):
+        same = list(group)
+        found[0].extend((float(same[0][0]), float(same[-1][1])))
+        found[1].extend((float(value), float(value)))
+    return found
+
+
+def rate_drops(runs: Sequence[Run]) -> list[Drop]:
+    """Where rates are lowered: one mark where all runs do so, else each in its run's colour.
+
+    The rate is told where it is the same, and where there is room for all of them.
+    """
+    of_each = [dict(run.drops) for run in runs]
+    found = []
+    for epoch in sorted({epoch for drops in of_each for epoch in drops}):
+        rates = {drops.get(epoch) for drops in of_each}
+        if None not in rates:
+            found.append(Drop(epoch, rates.pop() if len(rates) == 1 else None, INK))
+            continue
+        found += [
+            Drop(epoch, None, COLOURS[number % len(COLOURS)])
+            for number, drops in enumerate(of_each)
+            if epoch in drops
+        ]
+    if len(found) > NAMED_DROPS:
+        return [dataclasses.replace(drop, rate=None) for drop in found]
+    return found
+
+
+def said_of_drops(runs: Sequence[Run]) -> str:
+    """What the marks of rate_drops() are, in a sentence."""
+    drops = rate_drops(runs)
+    if not drops:
+        return ""
+    told = " to the value beside them" if any(drop.rate is not None for drop in drops) else ""
+    whose = (
+        "; coloured ones are of the run of that colour"
+        if any(d.colour != INK for d in drops)
+        else ""
+    )
+    return f"Dotted lines: the learning rate falls{told}{whose}."
 
 
 def has_thin_line(runs: Sequence[Run]) -> bool:
@@ -203,7 +269,7 @@ def speed(runs: Sequence[Run]) -> list[Curve]:
     return [
         drawn(title, lines, percent=name == "data_wait")
         for name, title in titles.items()
-        if (lines := _by_step_of_each(runs, name))
+        if (lines := _of_each(runs, [by_step(run, name) for run in runs]))
     ]
 
 
@@ -230,12 +296,13 @@ def _training_and_validation(
     return lines
 
 
-def _by_step_of_each(runs: Sequence[Run], name: str) -> list[Line]:
-    lines = [
-        Line(run.label, COLOURS[number % len(COLOURS)], by_step(run, name))
-        for number, run in enumerate(runs)
+def _of_each(runs: Sequence[Run], points: Sequence[Points]) -> list[Line]:
+    """A line for each run that has points."""
+    return [
+        Line(run.label, COLOURS[number % len(COLOURS)], of_run)
+        for number, (run, of_run) in enumerate(zip(runs, points, strict=True))
+        if of_run[0]
     ]
-    return [line for line in lines if line.points[0]]
 
 
 def errors_by_class(errors: Sequence[float]) -> Curve:

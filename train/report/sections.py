@@ -85,6 +85,7 @@ def sections(runs: Sequence[Run], settings: Settings, screen: Screen) -> dict[st
         "results": headline.results(run, val, judgement),
         "compared": headline.compared(runs),
         "learning": curves.learning(runs, settings.smooth),
+        "drops": curves.said_of_drops(runs),
         "thin": curves.has_thin_line(runs),
         "smooth": settings.smooth,
         "speed": curves.speed(runs),
