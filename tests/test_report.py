@@ -28,6 +28,7 @@ from train.evaluate import views_of
 from train.recipe import Recipe, load_recipe, recipe_names, recipe_text
 from train.report import (
     curves,
+    drawing,
     gather,
     headline,
     kernels,
@@ -361,10 +362,10 @@ def test_samples_are_spread_over_the_classes(labels: list[int], count: int) -> N
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=3000), st.integers(1, 9))
 def test_lines_are_smoothed_and_thinned(ys: list[float], window: int) -> None:
     points = [float(x) for x in range(len(ys))], ys
-    thin = curves.thinned(points)
-    assert 1 <= len(thin[0]) == len(thin[1]) <= curves.POINTS
+    thin = drawing.thinned(points)
+    assert 1 <= len(thin[0]) == len(thin[1]) <= drawing.POINTS
     assert min(ys) - 1e-9 <= min(thin[1]) <= max(thin[1]) <= max(ys) + 1e-9
-    smooth = curves.smoothed(points, window)
+    smooth = drawing.smoothed(points, window)
     assert smooth[0] == points[0]
     middle = len(ys) // 2
     around = ys[max(middle - (window - 1) // 2, 0) : middle + window // 2 + 1]
@@ -372,14 +373,14 @@ def test_lines_are_smoothed_and_thinned(ys: list[float], window: int) -> None:
 
 
 def test_an_svg_is_of_the_page_around_it() -> None:
-    line = curves.Line("a <b>", curves.COLOURS[0], ([1.0, 2.0], [0.5, 0.25]))
-    drop = curves.Drop(1.5, 0.001, curves.INK)
-    svg = str(curves.drawn("Loss", [line], drops=[drop]).svg)
+    line = drawing.Line("a <b>", drawing.COLOURS[0], ([1.0, 2.0], [0.5, 0.25]))
+    drop = drawing.Drop(1.5, 0.001, drawing.INK)
+    svg = str(drawing.drawn("Loss", [line], drops=[drop]).svg)
     assert "currentColor" in svg
-    assert curves.INK not in svg
+    assert drawing.INK not in svg
     assert ">0.001<" in svg
     assert "<b>" not in svg
-    assert svg == str(curves.drawn("Loss", [line], drops=[drop]).svg)
+    assert svg == str(drawing.drawn("Loss", [line], drops=[drop]).svg)
     assert svg.replace("http://www.w3.org/", "").count("http") == 0
 
 
@@ -388,8 +389,8 @@ def test_an_svg_is_of_the_page_around_it() -> None:
 def test_figures_beside_an_axis_are_not_cut(highest: float, percent: bool) -> None:
     scale = 1 if percent else 100_000  # as images a second are, or a loss
     for top in (highest, highest * scale):
-        line = curves.Line("", curves.COLOURS[0], ([1.0, 2.0], [top / 3, top]))
-        svg = str(curves.drawn("Share", [line], percent=percent).svg)
+        line = drawing.Line("", drawing.COLOURS[0], ([1.0, 2.0], [top / 3, top]))
+        svg = str(drawing.drawn("Share", [line], percent=percent).svg)
         labels = re.findall(r'text-anchor: end[^>]* x="([0-9.]+)"[^>]*>([^<]+)<', svg)
         assert len(labels) > 2
         for end, text in labels:
@@ -402,7 +403,7 @@ WIDE = {".": 0.32, "%": 0.95, "\N{MINUS SIGN}": 0.84}  # of DejaVu Sans, which i
 @pytest.mark.parametrize(("last", "most"), [(1, 3), (2, 3), (3, 4), (90, 12)])
 def test_epochs_are_counted_in_whole_numbers(last: int, most: int) -> None:
     points = [step / 10 for step in range(1, 10 * last + 1)]
-    svg = str(curves.drawn("Loss", [curves.Line("", curves.COLOURS[0], (points, points))]).svg)
+    svg = str(drawing.drawn("Loss", [drawing.Line("", drawing.COLOURS[0], (points, points))]).svg)
     labels = re.findall(r"text-anchor: middle[^>]*>([^<]+)<", svg)
     assert labels.pop() == "epochs"
     assert 0 < len(labels) <= most
@@ -466,8 +467,8 @@ def test_falls_of_the_rate_of_several_runs_are_marked() -> None:
     other = run_by_steps({1: 0.2, 2: 0.02, 3: 0.02})
     cycle = run_of(dataclasses.replace(load_recipe("demo"), width=0.07), one.rows)
     marks = curves.rate_drops
-    ink, (blue, orange, *_) = curves.INK, curves.COLOURS
-    drop = curves.Drop
+    ink, (blue, orange, *_) = drawing.INK, drawing.COLOURS
+    drop = drawing.Drop
     assert marks([one, one]) == marks([one]) == [drop(1, 0.01, ink), drop(2, 0.001, ink)]
     assert marks([one, longer])[2:] == [drop(3, None, orange)]
     assert marks([one, other]) == [drop(1, None, ink), drop(2, None, blue)]

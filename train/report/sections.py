@@ -21,6 +21,7 @@ from train.evaluate import views_of
 from train.networks.layers import AlexNet
 from train.report import (
     curves,
+    drawing,
     headline,
     judging,
     kernels,
@@ -186,7 +187,7 @@ def _neighbours(
 
 def _classes(
     judgement: Judgement, classes: int
-) -> tuple[list[list[ClassRow]], curves.Curve | None]:
+) -> tuple[list[list[ClassRow]], drawing.Curve | None]:
     """Hardest first: all in one table, or two tables, of the hardest and the easiest, and a curve.
 
     Classes without samples are left out.
