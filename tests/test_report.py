@@ -159,6 +159,14 @@ def test_figures_are_those_of_eval_and_of_the_run(
     assert "say nothing about this run" in page.text["results"]
 
 
+def test_views_are_told_right_behind_the_row_that_is_by_them(page: Page) -> None:
+    """Rows of one checkpoint differ by them alone, and a narrow window shows the first columns."""
+    assert "whatviewstop-1 error" in page.text["results"]
+    assert all(
+        f"this run, last.pt after 2 epochs{views}" in page.text["results"] for views in (1, 10)
+    )
+
+
 def test_the_page_says_what_validation_decided(page: Page) -> None:
     text = " ".join(page.text["results"].split())
     assert "best.pt is the checkpoint of epoch" in text
