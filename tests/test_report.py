@@ -186,6 +186,13 @@ def test_recipe_and_origin(page: Page, run_folder: Path, betons: Path) -> None:
     assert start.train.card == {k: v for k, v in card.items() if k != "checksum"} | {"classes": 3}
 
 
+def test_hashes_are_in_one_line_of_equal_letters(page: Page) -> None:
+    hashes = [attributes for tag, attributes in page.tags if attributes.get("class") == "hash"]
+    assert len(hashes) == 2 * 4  # of the training and of the validation data
+    style = page_module.environment().get_template("page.css").render()
+    assert re.search(r"code\.hash {[^}]*white-space: nowrap", style)
+
+
 def test_names_are_only_text(run: Path, tmp_path: Path) -> None:
     change_checkpoint(
         run, data={"names": [EVIL, *ODD_NAMES[:1], "\udcff\N{RIGHT-TO-LEFT OVERRIDE}"]}
@@ -589,8 +596,9 @@ def test_kernels_are_those_of_conv1_by_tower() -> None:
         sheets = kernels.by_tower(network)
         assert len(sheets) == towers
         last = sheets[-1][-11:, -11:] if towers == 1 else sheets[-1][12:, 7 * 12 : 7 * 12 + 11]
-        assert last[10, 10].tolist() == [255, 128, 128]
-        assert last[0, 0].tolist() == [128, 128, 128]
+        assert last[10, 10].tolist() == [255, 128, 128, 255]
+        assert last[0, 0].tolist() == [128, 128, 128, 255]
+        assert not sheets[0][:, 11, 3].any()  # the page is seen, be it light or dark
 
 
 def test_an_image_is_its_own_nearest_neighbour(run_folder: Path, betons: Path) -> None:
