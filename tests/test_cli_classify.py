@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from train_program import call, failure
 
@@ -45,6 +46,21 @@ def test_the_best_classes_are_printed_and_saved(
     with Image.open(png) as shown:
         assert shown.format == "PNG"
         assert np.asarray(shown).std() > 10  # not blank
+
+
+def test_a_class_that_is_called_as_its_folder_is_printed_once(
+    run_folder: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = torch.load(run_folder / "last.pt", weights_only=True)
+    values["data"]["names"] = ["n90000001", "second", "third"]
+    torch.save(values, tmp_path / "last.pt")
+    assert call("classify", tmp_path / "last.pt", pictures[0], *CPU) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert sorted(line[1:] for line in lines) == [
+        ["n90000001"],
+        ["n90000002", "second"],
+        ["n90000003", "third"],
+    ]
 
 
 def test_a_picture_of_predictions_has_its_limit(

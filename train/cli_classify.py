@@ -127,7 +127,9 @@ def _show_prediction(prediction: Prediction, data: TrainedOn) -> None:
     for label, name, probability in zip(
         prediction.labels, prediction.names, prediction.probabilities, strict=True
     ):
-        say(f"  {probability:7.2%}  {data.wnids[label]}  {name}")
+        wnid = data.wnids[label]
+        known = name if name == wnid else f"{wnid}  {name}"  # folders may be called as classes are
+        say(f"  {probability:7.2%}  {known}")
 
 
 def _prediction_json(prediction: Prediction, data: TrainedOn) -> str:
