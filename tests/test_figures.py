@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ODD_NAMES
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
+from train import figures
 from train.classify import Prediction
 from train.figures import DPI, MOST, ROW_HEIGHT, save_predictions
 
@@ -91,6 +94,25 @@ def test_names_are_text_of_one_line_and_no_formulas(tmp_path: Path, name: str) -
         pixels = pixels_of(path)
         assert pixels.shape == (HEIGHT, WIDTH, 3)
         assert (np.abs(pixels - (200, 30, 40)).sum(axis=2) < 12).sum() > 200 * 200
+
+
+@pytest.mark.parametrize("name", ["W" * 60, "i" * 200, "a long name, of a class, with words " * 3])
+def test_long_names_stay_below_their_own_picture(tmp_path: Path, name: str) -> None:
+    """Nothing is drawn between two pictures nor at the edge, and the percentage stays."""
+    path = tmp_path / "shown.png"
+    long = prediction(names=(name, name, name))
+    save_predictions([long, long], [name, name], path)
+    pixels = pixels_of(path)
+    assert pixels.shape == (HEIGHT, 2 * WIDTH, 3)
+    for edge in (slice(0, 2), slice(WIDTH - 2, WIDTH + 2), slice(-2, None)):
+        assert (pixels[:, edge] == 255).all()
+    assert (np.abs(pixels - (200, 30, 40)).sum(axis=2) < 12).sum() > 2 * 200 * 200
+    renderer = FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
+    for size, behind in ((8, "  70%"), (9, "")):
+        shown = figures._short(name, behind, size, renderer)
+        assert shown.endswith(f"…{behind}")
+        assert len(shown) > 15
+    assert figures._short("owl", "  70%", 8, renderer) == "owl  70%"
 
 
 def test_an_old_picture_is_replaced(tmp_path: Path) -> None:
