@@ -245,6 +245,7 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "large loader": measured_train.large_loader,
     "trained": measured_train.trained,
     "same losses": measured_train.same_losses,
+    "ablated": measured_train.ablated,
 }
 
 

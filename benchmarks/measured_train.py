@@ -1,4 +1,4 @@
-"""The measured parts that are of `train`: its loader, and what runs came to."""
+"""The measured parts that are of `train`: its loader, what runs came to, what choices earn."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 from benchmarks import loader_ways as ways
+from benchmarks.ablate import AS_IT_IS
 from benchmarks.wording import (
     RESULTS,
     ROOT,
+    Report,
     images,
     link,
     made_on,
@@ -169,3 +171,35 @@ def _trained(name: str, run: dict[str, Any]) -> list[str]:
         f"{run['epochs'][0]['loss']:.3f} to {last['loss']:.3f}",
         accuracy,
     ]
+
+
+# --------------------------------------------------------------------------- choices of a recipe
+
+
+def ablated() -> list[str]:
+    """What each choice of the recipe `fast` earns, by results as benchmarks.ablate writes them."""
+    return [*_ablated("ablate-fast-20"), "", *_ablated("ablate-fast-200")]
+
+
+def _ablated(name: str) -> list[str]:
+    found = report(name)
+    head = ("`fast`, and one change", "top-1 error", "top-5 error", "training loss")
+    rows = [
+        [f"`{change}`" if change != AS_IT_IS else change]
+        + [_over_seeds(row[figure], found["seeds"]) for figure in ("top-1 error", "top-5 error")]
+        + [f"{row['training loss']['mean']:.3f}"]
+        for change, row in found["changes"].items()
+    ]
+    return [
+        *table(head, rows),
+        "",
+        *wrapped(
+            f"Validation after the last epoch, {counted(found['seeds'], 'seed')} ({link(name)}; "
+            f"{found['beton']}; all with {', '.join(found['recipe'][1:])}; {made_on(found)})."
+        ),
+    ]
+
+
+def _over_seeds(error: Report, seeds: int) -> str:
+    spread = f" ({error['lowest']:.1%} to {error['highest']:.1%})" if seeds > 1 else ""
+    return f"{error['mean']:.1%}{spread}"
