@@ -518,15 +518,17 @@ def test_other_data_is_refused(
     assert "--resume never" in message
 
 
-def test_the_training_pictures_are_refused_as_validation_data(
-    betons: Path, recipe: Recipe, tmp_path: Path
+def test_validation_by_the_training_pictures_is_told(
+    betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By what they are, whatever the file is called."""
+    """By what they are, whatever the file is called; some want a network to learn by heart."""
     for suffix in (".beton", ".json", ".records.npz"):
         shutil.copy(betons / f"train{suffix}", tmp_path / f"other{suffix}")
-    settings = settings_of(betons, tmp_path / "run", recipe)
-    message = refusal(dataclasses.replace(settings, val_beton=tmp_path / "other.beton"))
-    assert "holds the very pictures of" in message
+    settings = settings_of(betons, tmp_path / "run", tiny("epochs=1", "warmup_epochs=0"))
+    loop.run(dataclasses.replace(settings, val_beton=tmp_path / "other.beton"))
+    words = "other.beton holds the very pictures that are trained on"
+    assert words in capsys.readouterr().err
+    assert words in (tmp_path / "run" / loop.LOG_NAME).read_text()
 
 
 def test_a_damaged_checkpoint_is_refused_not_started_over(

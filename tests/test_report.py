@@ -282,6 +282,15 @@ def test_killed_before_its_first_checkpoint(
     assert f"{tmp_path} has no metrics.jsonl" in failure(capsys, "report", tmp_path)
 
 
+def test_validation_by_the_training_pictures_is_told(run: Path, tmp_path: Path) -> None:
+    values = torch.load(run / "last.pt", weights_only=True)
+    text = report(tmp_path / "page.html", run).text["results"]
+    assert "was trained on" not in text
+    change_checkpoint(run, val_pixels_id=values["data"]["pixels_id"])
+    text = report(tmp_path / "page.html", run).text["results"]
+    assert "validated on the very pictures that it was trained on" in text
+
+
 def test_several_runs_and_many_classes(
     run: Path, run_folder: Path, betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

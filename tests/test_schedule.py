@@ -190,6 +190,7 @@ def test_steps_are_those_of_torchs_steplr(name: str, step_size: int, epochs: int
 ENDS = {
     "paper": (90, 21),  # the first is an improvement, then four plateaus of 5
     "authors-2012": (91, 91),
+    "fast": (30, 30),
     "demo": (4, 4),
     "steplr-100": (100, 100),
     "caltech256-bn": (200, 200),

@@ -42,6 +42,11 @@ def run(settings: RunSettings) -> Path:
         batches = feeding(settings, data, processes)
         with _places(settings, processes) as screen:
             screen.line(line)
+            if data.val is not None and data.val.card.pixels_id == data.train.card.pixels_id:
+                screen.line(
+                    f"{data.val.path} holds the very pictures that are trained on: its errors are "
+                    "not those of validation"
+                )
             batches.prepare(screen.line)
             return _run(settings, data, processes, batches, screen)
 

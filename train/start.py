@@ -33,11 +33,6 @@ def open_data(settings: RunSettings) -> Data:
         return data
     val, known = datasets.open_dataset(settings.val_beton), data.trained_on
     datasets.check_same_classes(val.card, known.wnids, known.side, str(settings.val_beton))
-    if val.card.pixels_id == data.train.card.pixels_id:
-        raise UserError(
-            f"{settings.val_beton} holds the very pictures of {settings.beton}: its errors would "
-            "not be of validation; give another --val-beton (`train eval` judges any beton)"
-        )
     return dataclasses.replace(data, val=val)
 
 

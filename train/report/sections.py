@@ -82,6 +82,7 @@ def sections(runs: Sequence[Run], settings: Settings, screen: Screen) -> dict[st
         "published": bool(published.of_classes(run.checkpoint.data.wnids)),
         "other_validation": isinstance(val, Dataset)
         and val.card.pixels_id != run.checkpoint.val_pixels_id,
+        "validated_on_training": run.checkpoint.val_pixels_id == run.checkpoint.data.pixels_id,
         "looks": looks_at_validation(run),
         "results": headline.results(run, val, judgement),
         "compared": headline.compared(runs),
