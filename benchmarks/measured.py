@@ -244,6 +244,7 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "loader's parts": measured_train.loader_parts,
     "large loader": measured_train.large_loader,
     "trained": measured_train.trained,
+    "step": measured_train.step,
     "same losses": measured_train.same_losses,
     "ablated": measured_train.ablated,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks import loader_ways as ways
 from benchmarks.ablate import AS_IT_IS
+from benchmarks.bench_step import WRITE_UP
 from benchmarks.wording import (
     RESULTS,
     ROOT,
@@ -20,6 +21,7 @@ from benchmarks.wording import (
     wrapped,
 )
 from prep.program import counted
+from train import bench
 
 LOADER = (
     ("FFCV's `imdecode` alone, into one buffer in memory", ways.DECODE),
@@ -120,6 +122,27 @@ def large_loader() -> list[str]:
         f"({link('large-loader')}; {made_on(found)}). Disks that are slow at reading here and "
         "there, which `quasi-random` is for, are not measured."
     )
+
+
+def step() -> list[str]:
+    found = report("step-cpu")
+    head = ("precision", "network", *bench.PARTS, "both of the slower", WRITE_UP, "step / it")
+    rows = [
+        [row["precision"], row["network"]]
+        + [f"{row['images/s'][part]['median']:,.0f}" for part in bench.PARTS]
+        + [f"{row['both of the slower']:.2f}", f"{row['images/s'][WRITE_UP]['median']:,.0f}"]
+        + [times(row["step / a write-up's"])]
+        for row in found["rows"]
+    ]
+    return [
+        *table(head, rows),
+        "",
+        *wrapped(
+            f"Images/s of a batch of {found['rows'][0]['batch']} of the recipe "
+            f"`{found['recipe'][0]}`, {', '.join(found['recipe'][1:])}, on a CPU; a write-up's "
+            f"step is eager float32 ({link('step-cpu')}; {made_on(found)})."
+        ),
+    ]
 
 
 def same_losses() -> list[str]:
