@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from prep.comparison import compare, first_of, match
-from prep.manifest import Manifest, load, names
+from prep.comparison import compare, first_of, knowing, match
+from prep.manifest import Manifest, load
 from prep.program import UserError
 from prep.progress import SOON, progress
 from prep.sources.listing import Listing, Source, Split
@@ -59,7 +59,7 @@ def manifest_of(source: Source) -> Manifest | None:
 def named(source: Source, manifest: Manifest | None) -> Source:
     """`source` with the classes' names of a manifest that knows all of them, where it has none."""
     if manifest is None:
-        manifest = next((m for m in map(load, names()) if m.knows(source.classes)), None)
+        manifest = next(iter(knowing(source.classes)), None)
     if manifest is None:
         return source
     known = {entry.folder: entry.name for entry in manifest.classes}

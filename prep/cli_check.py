@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,7 +53,7 @@ def check(
     if wrong:
         raise UserError(
             f"{source} {stage.verdict(known)} in {counted(len(wrong), 'way')}; mend it, or prepare "
-            "what is there with `prep resize --partial`",
+            f"what is there with `prep resize {shlex.quote(str(source))} OUT --partial`",
             found=result,
         )
     if as_json:

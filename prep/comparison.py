@@ -27,6 +27,11 @@ def match(classes: Sequence[str]) -> Manifest | None:
     return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
 
 
+def knowing(classes: Sequence[str]) -> list[Manifest]:
+    """The manifests that know every one of `classes`, however few these are."""
+    return [manifest for manifest in map(load, names()) if manifest.knows(classes)]
+
+
 def published_statistics(classes: Sequence[str]) -> tuple[PublishedStatistics, ...]:
     """What others measured on the data set that has just these classes; () when none is known."""
     manifest = match(classes)

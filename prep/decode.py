@@ -2,7 +2,8 @@
 
 Takes bytes and Limits; gives uint8 [H,W,4] (red, green, blue, and one byte that means nothing) or,
 for the backend `pillow`, a Pillow image of mode RGB; and the kind of file it was: its format and
-colour mode, such as "JPEG YCbCr" or "PNG RGBA".
+colour mode, such as "JPEG YCbCr" or "PNG RGBA", and the EXIF orientation of one that does not lie
+upright, such as "JPEG YCbCr, EXIF orientation 6".
 
 Plain JPEGs (grey, YCbCr or RGB; baseline, progressive or arithmetic-coded) go through
 libjpeg-turbo by simplejpeg. Everything else goes through Pillow, first frame only:
@@ -86,9 +87,10 @@ def _decode_plain_jpeg(data: bytes, limits: Limits) -> tuple[Pixels, str] | None
         # Not strict: it says nothing of errors either, and leaves what it could not decode.
         grey = np.full((header.height, header.width, 4), 128, np.uint8)
         pixels = simplejpeg.decode_jpeg(tidy, "RGBX", buffer=grey, strict=False)
+    orientation = _orientation_of(data) if jpeg.tells_orientation(data) else 1
     if limits.upright:
-        pixels = _turned(pixels, _orientation_of(data))
-    return pixels, f"JPEG {header.colours}"
+        pixels = _turned(pixels, orientation)
+    return pixels, _kind(f"JPEG {header.colours}", orientation)
 
 
 # --------------------------------------------------------------------------- everything else
@@ -106,9 +108,11 @@ def to_image(data: bytes, limits: Limits) -> tuple[Image.Image, str]:
         kind = f"{image.format} {image.mode}"
         check_size(image.width, image.height, limits.max_pixels)
         _load(image, data, limits)
-        # Of an AVIF always: Pillow puts the format's own turn into the EXIF bytes.
-        turned = limits.upright or image.format == "AVIF"
-        return _turned_image(_to_rgb(image), _exif_orientation(image) if turned else 1), kind
+        orientation, pixels = _exif_orientation(image), _to_rgb(image)
+        if image.format == "AVIF":  # Pillow puts the format's own turn into the EXIF bytes
+            return _turned_image(pixels, orientation), kind
+        upright = _turned_image(pixels, orientation) if limits.upright else pixels
+        return upright, _kind(kind, orientation)
 
 
 @contextlib.contextmanager
@@ -146,7 +150,9 @@ def _load(image: Image.Image, data: bytes, limits: Limits) -> None:
         image.load()
     except OSError as error:
         if "truncated" in str(error):
-            raise RejectedImageError(f"the {image.format} is truncated (--on-truncated)") from error
+            raise RejectedImageError(
+                f"the {image.format} is truncated (--on-truncated accept takes what is left)"
+            ) from error
         said = jpeg.warning_of(data, "GRAY") if jpeg.is_jpeg(data) else ""
         raise RejectedImageError(f"cannot be decoded: {said or one_line(error)}") from error
     finally:
@@ -186,6 +192,10 @@ def _pixels_of(image: Image.Image) -> Pixels:
 
 
 # --------------------------------------------------------------------------- both
+
+
+def _kind(kind: str, orientation: int) -> str:
+    return f"{kind}, EXIF orientation {orientation}" if orientation in UPRIGHT else kind
 
 
 def _orientation_of(jpeg: bytes) -> int:

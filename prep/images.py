@@ -97,7 +97,7 @@ class Prepared:
     pixels: Pixels  # [S,S,3] RGB
     width: int  # of the original, pixels; upright where EXIF is applied
     height: int
-    kind: str  # format and colour mode of the original, such as "JPEG YCbCr" or "PNG RGBA"
+    kind: str  # of the original, such as "JPEG YCbCr" or "PNG RGBA" (prep.decode)
 
 
 def is_picture(name: str) -> bool:

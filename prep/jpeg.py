@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
 import simplejpeg
 
@@ -46,7 +47,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise RejectedImageError(f"it has {width}x{height} pixels")
     if width * height > max_pixels:
         raise RejectedImageError(
-            f"{width}x{height} is more than {max_pixels} pixels (--max-pixels)"
+            f"{width}x{height} is more than {max_pixels:,} pixels (--max-pixels)"
         )
 
 
@@ -97,17 +98,44 @@ def _is_one_scan(jpeg: bytes) -> bool:
 
     False where a header is not plainly one segment after the other, for libjpeg may see others.
     """
-    place, components = 2, -1
-    while len(head := jpeg[place : place + 10]) == 10 and head[0] == 0xFF:
-        marker, length = head[1], int.from_bytes(head[2:4])
-        if marker in SEQUENTIAL:
-            components = head[9]
-        if marker == 0xDA:
-            return head[4] == components
-        if not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xD9 or length < 2:
+    place, components = 2, b""
+    for marker, start, end in segments(jpeg):
+        if start != place or end < start + 4 or not 0xC0 <= marker <= 0xFE:
             return False
-        place += 2 + length
+        if marker in SEQUENTIAL:
+            components = jpeg[start + 9 : start + 10]
+        if marker == 0xDA:
+            return jpeg[start + 4 : start + 5] == components
+        place = end
     return False
+
+
+def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+    """The segments of a header: marker, and where its 0xff and what follows the segment lie.
+
+    What stands between them is passed over, as libjpeg does. The last one is the first scan's
+    header, or the end of the image.
+    """
+    place = 2
+    while (place := jpeg.find(b"\xff", place)) >= 0 and place + 4 <= len(jpeg):
+        marker = jpeg[place + 1]
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # no segment follows
+            place += 1
+            continue
+        end = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4])
+        yield marker, place, end
+        if marker in (0xD9, 0xDA):
+            return
+        place = end
+
+
+def tells_orientation(jpeg: bytes) -> bool:
+    """Whether there is EXIF or XMP that may say how the picture is to be turned."""
+    return any(
+        marker == 0xE1
+        and (jpeg.startswith(b"Exif\0\0", start + 4) or b"tiff:Orientation" in jpeg[start:end])
+        for marker, start, end in segments(jpeg)
+    )
 
 
 def warning_of(jpeg: bytes, space: str) -> str:
@@ -133,7 +161,7 @@ def check_scans(jpeg: bytes, space: str, limits: Limits) -> tuple[bytes, str]:
     with memory_bound(len(jpeg)):
         warning = warning_of(tidy, space)
     if "Premature end of JPEG file" in warning and not limits.truncated:
-        raise RejectedImageError("the JPEG is truncated (--on-truncated)")
+        raise RejectedImageError("the JPEG is truncated (--on-truncated accept takes what is left)")
     if DAMAGE.search(warning):
         raise RejectedImageError(f"the JPEG is damaged: {warning}")
     return tidy, warning
@@ -149,26 +177,20 @@ def tidied(jpeg: bytes) -> bytes:
     application segments but JFIF's and Adobe's, which decide the colour space.
     """
     out = bytearray(jpeg[:2])
-    place, progressive = 2, False
-    while (place := jpeg.find(b"\xff", place)) >= 0 and place + 4 <= len(jpeg):
-        marker = jpeg[place + 1]
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # no segment follows
-            place += 1
-            continue
-        end = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4])
+    progressive = False
+    for marker, start, end in segments(jpeg):
         if marker == 0xDA and not progressive:  # a scan of all 64 coefficients, whatever it says
-            return bytes(out) + jpeg[place : end - 3] + b"\x00\x3f\x00" + jpeg[end:]
+            return bytes(out) + jpeg[start : end - 3] + b"\x00\x3f\x00" + jpeg[end:]
         if marker in (0xD9, 0xDA):
-            return bytes(out) + jpeg[place:]
-        body = jpeg[place + 4 : end]
+            return bytes(out) + jpeg[start:]
+        body = jpeg[start + 4 : end]
         if marker == 0xE0 and body.startswith(b"JFIF\0"):
             out += b"\xff\xe0\x00\x10JFIF\0\x01\x01\x00\x00\x01\x00\x01\x00\x00"  # no thumbnail
         elif marker == 0xEE and body.startswith(b"Adobe") and body[11:12] <= b"\x02":
-            out += jpeg[place:end]  # with a colour transform that there is
+            out += jpeg[start:end]  # with a colour transform that there is
         elif not (0xE0 <= marker <= 0xEF or marker == 0xFE):
-            out += jpeg[place:end]
+            out += jpeg[start:end]
             progressive |= marker not in (0xC0, 0xC1, 0xC4, 0xC9, 0xCC, 0xDB, 0xDD)
-        place = end
     return jpeg
 
 

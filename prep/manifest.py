@@ -80,6 +80,10 @@ class Manifest:
     def knows(self, classes: Iterable[str]) -> bool:
         return {known.folder for known in self.classes}.issuperset(classes)
 
+    def images_by_class(self, split: str) -> dict[str, int]:
+        """Of the classes of which it is known how many images the split has."""
+        return {c.folder: c.images[split] for c in self.classes if split in c.images}
+
     def images(self, split: str, classes: Collection[str]) -> int | None:
         """Images of a split without the optional classes that are not among `classes`.
 

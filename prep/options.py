@@ -41,7 +41,9 @@ Jobs = Annotated[
 ]
 Png = Annotated[
     Path | None,
-    typer.Option("--png", metavar="FILE.png", callback=png_path, help="Also save a picture here."),
+    typer.Option(
+        "--png", metavar="FILE.png", callback=png_path, help="Also draw it, as a picture, here."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for a program to read.")]
 PreparedFolder = Annotated[

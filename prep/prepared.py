@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
         ("source", pa.string()),  # relative to the source's folder
         ("width", pa.int32()),  # of the original, pixels; 0 where it could not be read
         ("height", pa.int32()),
-        ("kind", pa.string()),  # format and colour mode of the original
+        ("kind", pa.string()),  # format, colour mode and EXIF orientation of the original
         ("bytes", pa.int64()),  # of the prepared JPEG
         ("crc32", pa.uint32()),  # of the prepared JPEG
         ("sha256", pa.binary(32)),  # of the prepared JPEG

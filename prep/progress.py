@@ -59,7 +59,7 @@ def _bar(console: object, title: str, total: int | None, after: float) -> Iterat
 
     def show_in_time() -> None:
         nonlocal shown
-        if not shown and time.monotonic() - started >= after:
+        if not shown and total != 0 and time.monotonic() - started >= after:
             shown = True
             bar.start()
 

@@ -15,8 +15,8 @@ import torch
 from conftest import make_checkpoint
 
 from prep.program import UserError
+from train import __version__, networks
 from train import checkpoint as checkpoints
-from train import networks
 from train.checkpoint import Checkpoint
 from train.recipe import LayerRate, Recipe, load_recipe
 from train.resume import check_resumable
@@ -178,6 +178,13 @@ def test_what_is_no_checkpoint_is_refused(saved: Path) -> None:
 def test_other_files_of_torch_are_refused(saved: Path, values: Any) -> None:
     torch.save(values, saved)
     refusal(saved)
+
+
+def test_a_checkpoint_of_another_version_names_its_program(saved: Path) -> None:
+    values = torch.load(saved, weights_only=True)
+    torch.save(values | {"format_version": 99, "written_by": "train 7.0.0"}, saved)
+    said = refusal(saved)
+    assert f"has checkpoint version 99 of train 7.0.0, this program, train {__version__}" in said
 
 
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Checkpoint)])

@@ -196,6 +196,26 @@ def test_exif_orientation_is_applied_when_asked_for(
     assert (got.width, got.height) == upright.size
 
 
+@pytest.mark.parametrize("exif", EXIF)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_kind_tells_of_exif_orientation(kind: str, backend: str, exif: str) -> None:
+    settings = Settings(backend=backend, exif=exif)
+    upright = prepare(rotated(kind, 1), settings).kind
+    assert "orientation" not in upright
+    assert prepare(rotated(kind, 9), settings).kind == upright
+    assert prepare(rotated(kind, 6), settings).kind == f"{upright}, EXIF orientation 6"
+
+
+def test_orientation_told_in_xmp_alone_counts() -> None:
+    """Photo editors write it there; Pillow, and so `--exif apply`, looks for it."""
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><a tiff:Orientation="8"/></x:xmpmeta>'
+    plain = encoded(picture(400, 300), "JPEG")
+    segment = b"\xff\xe1" + (len(xmp) + 2).to_bytes(2) + xmp
+    got = prepare(plain[:2] + segment + plain[2:], Settings(exif="apply"))
+    assert (got.width, got.height, got.kind) == (300, 400, "JPEG YCbCr, EXIF orientation 8")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("kind", "exif"),

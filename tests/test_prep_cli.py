@@ -627,6 +627,7 @@ def test_check_tells_what_is_missing_and_writes_nothing(
     assert "contradiction: 4 of the 10 classes of cifar-10 missing: frog (frog)" in ended.out
     assert re.search(r"train\s*│\s*12\s*│\s*50,000", ended.out)
     assert re.search(r"prep: .*src contradicts CIFAR-10 in \d ways; mend it, or prepare", ended.err)
+    assert re.search(r"what is there with `prep resize \S+src OUT --partial`", ended.err)
     assert sorted(cifar_folders.rglob("*")) == before
 
 

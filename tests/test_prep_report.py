@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -76,7 +77,10 @@ def test_the_page_has_rejects_kinds_and_pairs(
 ) -> None:
     html = written(odd_set, tmp_path, odd_source)
     assert "1 picture of train: the file is empty" in html
-    assert "1 picture of train: the JPEG is truncated (--on-truncated)" in html
+    assert (
+        "1 picture of train: the JPEG is truncated (--on-truncated accept takes what is left)"
+        in html
+    )
     for kind in ("JPEG Gray", "JPEG CMYK", "PNG RGB, called .JPEG"):
         assert f"1 picture: {kind}" in html
     assert "6 pictures of the usual kind" in html
@@ -238,6 +242,24 @@ def test_manifest_and_balance_are_compared(tmp_path: Path) -> None:
     assert "left:calc(100.0% - 2px)" in html  # 500 of 500
 
 
+def test_few_classes_are_compared_where_one_data_set_alone_has_them(tmp_path: Path) -> None:
+    """Tiny ImageNet's 200 classes are ImageNet's too, and Caltech's are nobody else's."""
+
+    def page_of(*classes: str) -> str:
+        root, out = tmp_path / f"src{classes[0]}", tmp_path / f"out{classes[0]}"
+        for name in classes:
+            (root / name).mkdir(parents=True)
+            (root / name / "0.JPEG").write_bytes(small_jpeg(0, 8, 8))
+        resize.resize(find_source(root), out, plan.Options(jobs=1, settings=plan.Settings(side=8)))
+        return written(out, tmp_path)
+
+    page = page_of("n01440764", "n01443537")  # tench is ImageNet's, goldfish Tiny ImageNet's too
+    assert "2 classes of 2 differ from ImageNet" in page
+    assert "998 classes of it are not here." in page
+    assert "1 of 1,300" in page
+    assert "differ from" not in page_of("n01443537", "n01629819")
+
+
 # --------------------------------------------------------------------------- originals
 
 
@@ -322,21 +344,42 @@ def test_the_extremes_are_chosen(odd_set: Path) -> None:
     assert area[reasons["the largest original"]] == area[taken].max()
 
 
+def test_extremes_of_pictures_that_are_all_alike_are_not_told(prepared_set: Path) -> None:
+    split = read_contents(prepared_set).splits[0]
+    alike = dataclasses.replace(
+        split, widths=np.full_like(split.widths, 64), heights=np.full_like(split.heights, 64)
+    )
+    assert {one.why for one in choice.pairs(alike)} == {""}
+
+
 def test_a_scatter_keeps_every_point_inside() -> None:
     generator = np.random.default_rng(0)
-    sizes = generator.integers(1, 9000, (2, 10_000), dtype=np.int32)
+    sizes = generator.integers(1, 70_000, (2, 100_000), dtype=np.int32)
     made = charts.scatter(sizes[0], sizes[1], 256)
-    assert made.shown <= charts.MOST_POINTS
     points = np.array(
         [
             [float(part) for part in point.split()]
-            for point in re.findall(r"M([\d. ]+)h0", made.points)
+            for _, path in made.shades
+            for point in re.findall(r"M([\d. ]+)h0", path)
         ]
     )
-    assert len(points) == made.shown
+    assert len(points) == len(np.unique(points, axis=0)) <= 9000
     assert (points > 0).all()
     assert (points[:, 0] < charts.WIDTH).all()
     assert (points[:, 1] < charts.HEIGHT).all()
+    for ticks in (made.x_ticks, made.y_ticks):
+        places = [tick.place for tick in ticks]
+        assert np.abs(np.diff(places)).min() >= charts.LABEL
+
+
+def test_a_scatter_shows_where_most_pictures_are() -> None:
+    widths = np.array([500] * 60 + [300] * 5 + [100], np.int32)
+    made = charts.scatter(widths, widths, 256)
+    assert made.fullest == 60
+    assert [path.count("M") for _, path in made.shades] == [1, 1, 1]
+    opacities = [opacity for opacity, _ in made.shades]
+    assert opacities == sorted(opacities)
+    assert opacities[-1] == 1.0
 
 
 def test_a_scatter_of_one_size() -> None:

@@ -45,6 +45,14 @@ def next_line(capsys: pytest.CaptureFixture[str]) -> str:
     pytest.fail("no line in ten seconds")
 
 
+def test_nothing_to_do_has_no_bar() -> None:
+    for total, shown in ((0, False), (1, True)):
+        screen = io.StringIO()
+        with module._bar(Console(file=screen, force_terminal=True), "resize train", total, 0.0):
+            pass
+        assert ("resize train" in screen.getvalue()) == shown
+
+
 def test_off_a_terminal_a_line_tells_what_was_done(clock: Clock) -> None:
     report = module._LineReport("resize train", 1000, "images")
     clock.now += 30

@@ -111,7 +111,7 @@ def test_links_lead_to_what_is_there(page: Path) -> None:
 def test_the_truncated_picture_is_rejected_and_named(folder: Path) -> None:
     lines = (folder / "OUT" / "rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["reason"] for line in lines] == [
-        "the JPEG is truncated (--on-truncated)"
+        "the JPEG is truncated (--on-truncated accept takes what is left)"
     ]
 
 

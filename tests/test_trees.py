@@ -52,6 +52,9 @@ def test_tiny_imagenet(tiny: Path) -> None:
         "val/images/val_2.JPEG": 1,
     }
     assert entries(source, "test") == {"test/images/test_0.JPEG": UNLABELLED}
+    assert source.skipped == Skipped()  # its annotations belong there
+    fill(tiny, "train/n1/images/notes.txt")
+    assert find_source(tiny).skipped == Skipped(1, "train/n1/images/notes.txt")
 
 
 def test_tiny_imagenet_with_a_picture_that_no_line_names(tiny: Path) -> None:

@@ -16,11 +16,12 @@ from prep.files import whole_file
 from prep.handover import Card, Statistics
 from prep.images import Settings
 from prep.program import UserError, first_line
-from train import networks, pretrained
+from train import __version__, networks, pretrained
 from train.networks.layers import AlexNet
 from train.recipe import Recipe, recipe_from_values
 
 FORMAT_VERSION = 8
+WRITTEN_BY = f"train {__version__}"
 FILE_NAME = "last.pt"
 
 
@@ -94,7 +95,9 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     values["data"] = dataclasses.asdict(checkpoint.data)
     try:
         with whole_file(path) as partial:
-            torch.save(values | {"format_version": FORMAT_VERSION}, partial)
+            torch.save(
+                values | {"format_version": FORMAT_VERSION, "written_by": WRITTEN_BY}, partial
+            )
     except RuntimeError as error:  # torch's own word for a full disk
         reason = first_line(error)
         raise UserError(
@@ -132,12 +135,16 @@ def load(path: Path) -> Checkpoint:
         return _pretrained(values, file)
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
+        writer = values.get("written_by") if isinstance(values, dict) else None
         raise UserError(
-            f"{file} has checkpoint version {version}, this program reads {FORMAT_VERSION}; train "
-            "again, or use the program that wrote it"
+            f"{file} has checkpoint version {version}"
+            + (f" of {writer}" if writer else "")
+            + f", this program, {WRITTEN_BY}, reads {FORMAT_VERSION}; train again, or use the "
+            "program that wrote it"
         )
     try:
         del values["format_version"]
+        values.pop("written_by", None)  # for whoever cannot read the rest
         values["recipe"] = recipe_from_values(values["recipe"], str(file))
         values["data"] = TrainedOn(**values["data"])
         return Checkpoint(**values)

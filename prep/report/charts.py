@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 WIDTH, HEIGHT = 400, 300
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 22, 34  # margins
-MOST_POINTS = 4000  # of a scatter: 50 KB
+CELL = 3  # a scatter's pictures are counted in cells of as many units: 9,000 of them at most
+SHADES = 5  # from a cell of one picture to the fullest one
+LABEL = 34  # units from one label of an axis to the next, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Tick:
 class Scatter:
     """Widths and heights of originals, both axes logarithmic and alike."""
 
-    points: str  # an SVG path
-    shown: int
+    shades: list[tuple[float, str]]  # opacity, and an SVG path of points as full as that
+    fullest: int  # pictures at one point
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     side_x: float | None  # where an original is as wide as a prepared picture; None: outside
@@ -37,8 +39,7 @@ class Scatter:
 
 
 def scatter(widths: npt.NDArray[np.int32], heights: npt.NDArray[np.int32], side: int) -> Scatter:
-    """Of the originals' sizes in pixels [N], N at least one; every so many, where they are many."""
-    step = -(-len(widths) // MOST_POINTS)
+    """Of the originals' sizes in pixels [N], N at least one; all of them count."""
     both = np.concatenate([widths, heights])
     low, high = math.log2(both.min()) - 0.2, math.log2(both.max()) + 0.2
 
@@ -50,14 +51,25 @@ def scatter(widths: npt.NDArray[np.int32], heights: npt.NDArray[np.int32], side:
         share = (np.log2(value) - low) / (high - low)
         return np.asarray(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM))
 
-    shown = widths[::step], heights[::step]
-    points = zip(across(shown[0]).tolist(), down(shown[1]).tolist(), strict=True)
+    cells = np.stack([across(widths) // CELL, down(heights) // CELL], axis=1).astype(np.int16)
+    places, counts = np.unique(cells, axis=0, return_counts=True)
+    fullest = int(counts.max())
+    shade_of = (SHADES - 1) * np.log(counts) / max(math.log(fullest), 1e-9)  # [cells]
+    shades = []
+    for shade in range(SHADES):
+        there = places[shade_of.round() == shade] * CELL + CELL / 2
+        if len(there):
+            path = "".join(f"M{x:g} {y:g}h0" for x, y in there.tolist())
+            shades.append(((shade + 2) / (SHADES + 1), path))
+    apart = math.ceil(LABEL * (high - low) / (HEIGHT - TOP - BOTTOM))  # octaves between labels
     steps = range(math.ceil(low), math.floor(high) + 1)
-    powers = [1 << power for power in steps if power >= 0] or [int(both.min())]
+    powers = [1 << power for power in steps if power >= 0 and power % apart == 0] or [
+        int(both.min())
+    ]
     inside = low <= math.log2(side) <= high
     return Scatter(
-        points="".join(f"M{x:.1f} {y:.1f}h0" for x, y in points),
-        shown=len(shown[0]),
+        shades=shades,
+        fullest=fullest,
         x_ticks=[Tick(float(across(power)), f"{power}") for power in powers],
         y_ticks=[Tick(float(down(power)), f"{power}") for power in powers],
         side_x=float(across(side)) if inside else None,

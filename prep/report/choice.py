@@ -30,12 +30,17 @@ def pairs(split: Split) -> list[Chosen]:
         return []
     area = split.widths[taken].astype(np.int64) * split.heights[taken]
     shape = split.widths[taken] / np.maximum(split.heights[taken], 1)
-    extremes = {
-        "the smallest original": int(taken[area.argmin()]),
-        "the largest original": int(taken[area.argmax()]),
-        "the widest for its height": int(taken[shape.argmax()]),
-        "the tallest for its width": int(taken[shape.argmin()]),
-    }
+    extremes: dict[str, int] = {}
+    if area.min() < area.max():
+        extremes |= {
+            "the smallest original": int(taken[area.argmin()]),
+            "the largest original": int(taken[area.argmax()]),
+        }
+    if shape.min() < shape.max():
+        extremes |= {
+            "the widest for its height": int(taken[shape.argmax()]),
+            "the tallest for its width": int(taken[shape.argmin()]),
+        }
     chosen: dict[int, str] = {}
     for why, number in extremes.items():
         chosen.setdefault(number, why)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from prep.comparison import match
+from prep.comparison import knowing, match
+from prep.manifest import Manifest
 from prep.prepared import Row
 from prep.program import UserError
 from prep.report import charts, choice, pictures
@@ -103,14 +104,8 @@ def _balance(split: Split) -> dict[str, Any]:
     card = split.card
     if not card.labelled or not card.classes:
         return {"classes": [], "ranked": None, "manifest": None, "different": 0}
-    manifest = match([entry.wnid for entry in card.classes])
-    known: dict[str, int] = {}
-    if manifest is not None:
-        known = {
-            entry.folder: entry.images[split.name]
-            for entry in manifest.classes
-            if split.name in entry.images
-        }
+    manifest = _manifest_of(split)
+    known = manifest.images_by_class(split.name) if manifest else {}
     counts = [
         ClassCount(
             f"{entry.wnid} {entry.name}" if entry.name != entry.wnid else entry.name,
@@ -139,6 +134,19 @@ def _balance(split: Split) -> dict[str, Any]:
         "lacking": sorted(different, key=_lack, reverse=True)[:ENDS] if many else [],
         "absent": len(known.keys() - {entry.wnid for entry in card.classes}),
     }
+
+
+def _manifest_of(split: Split) -> Manifest | None:
+    """Of few classes: the only one that knows them all and has no fewer pictures of each."""
+    samples = {entry.wnid: entry.samples for entry in split.card.classes}
+    if found := match(list(samples)):
+        return found
+    possible = []
+    for manifest in knowing(list(samples)):
+        known = manifest.images_by_class(split.name)
+        if all(count <= known.get(wnid, 0) for wnid, count in samples.items()):
+            possible.append(manifest)
+    return possible[0] if len(possible) == 1 else None
 
 
 def _lack(count: ClassCount) -> int:

@@ -10,6 +10,7 @@ WordNet and Tiny ImageNet have it, gives the names for people.
 
 from __future__ import annotations
 
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,11 +43,13 @@ def class_folders(
     wanted: Sequence[str],
     val_labels: Callable[[tuple[str, ...]], LabelOf] | None,
     known: Sequence[str] = (),
+    annotations: re.Pattern[str] | None = None,
 ) -> Source:
     """A tree of class folders; the entries of each split are in label, then name order.
 
     wanted: the splits to list. val_labels: from the classes, the labels of a validation folder
     that has no class folders. known: the classes, where there is no train/ to tell them.
+    annotations: names of files that belong beside the pictures, so that nobody has to be told.
     Pictures of val or test whose class train does not have are left out: a gap of their split.
     Raises UserError when there are no class folders or when a split has no pictures.
     """
@@ -69,7 +72,7 @@ def class_folders(
     found = {name: set(subfolders(root / folder)) for name, folder in labelled.items()}
     told = {*known} or found.get("train") or set().union(*found.values())
     classes = checked_classes(root, told)
-    lister = Lister(root)
+    lister = Lister(root, annotations)
     splits = {}
     for name in [name for name in (folders or labelled) if name in wanted]:
         if name in labelled:
@@ -129,10 +132,11 @@ def constant(label: int | str) -> LabelOf:
 
 
 class Lister:
-    """Walks folders in name order and counts what it passes over."""
+    """Walks folders in name order and counts what it passes over, but for `annotations`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, annotations: re.Pattern[str] | None = None) -> None:
         self._root = root
+        self._annotations = annotations
         self._skipped = 0
         self._first_skipped = ""
         self._hidden: list[str] = []
@@ -173,8 +177,9 @@ class Lister:
                 if stat.S_ISREG(status.st_mode):
                     yield relative, status.st_size
                     continue
-            self._first_skipped = self._first_skipped or relative
-            self._skipped += 1
+            if self._annotations is None or not self._annotations.fullmatch(entry.name):
+                self._first_skipped = self._first_skipped or relative
+                self._skipped += 1
 
 
 def foreign_classes(split: str, foreign: Counter[str]) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ CLUTTER = "257.clutter"
 KAGGLE_DATA = "ILSVRC/Data/CLS-LOC"
 KAGGLE_SOLUTION = "LOC_val_solution.csv"
 KAGGLE_NAMES = "LOC_synset_mapping.txt"
+_TINY_ANNOTATIONS = re.compile(r"val_annotations\.txt|n\d+_boxes\.txt", re.ASCII)
 _CALTECH_CLASS = re.compile(r"\d{3}\.[\w-]+", re.ASCII)
 
 
@@ -45,7 +46,13 @@ def find_tiny_imagenet(root: Path, wanted: Sequence[str]) -> Source | None:
     pairs = (line.split("\t") for line in _text(path).splitlines() if line)
     wnids = {fields[0]: fields[1] for fields in pairs if len(fields) > 1}
     known = [] if subfolders(root / "train") else _tiny_classes(root)
-    source = class_folders(root, wanted, lambda classes: label_by_file(wnids, classes, path), known)
+    source = class_folders(
+        root,
+        wanted,
+        lambda classes: label_by_file(wnids, classes, path),
+        known,
+        annotations=_TINY_ANNOTATIONS,
+    )
     return dataclasses.replace(
         source, kind="Tiny ImageNet 200, as distributed", data_set="tiny-imagenet-200"
     )
