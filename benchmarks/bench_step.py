@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import shutil
 import subprocess
 import tempfile
 import time
@@ -165,6 +166,9 @@ def device_words(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str:
+    """Of this code; "" where it lies without its history, or git is missing."""
+    if shutil.which("git") is None:
+        return ""
     asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 

@@ -71,6 +71,7 @@ def build(source: Source, dest: Path, options: Options) -> list[SplitSummary]:
             if streamed:
                 summaries.append(_finish(source, dest / split, streamed, plans[split], options))
                 # At once: its stream is the beton, which nothing may change from now on.
+                streamed.stream.close()  # on NFS a file that is open keeps its folder
                 shutil.rmtree(work / split, ignore_errors=True)
             else:
                 summaries.append(already_done(dest / split, rejected[split]))

@@ -103,19 +103,26 @@ def work_folder(source: Path, out: Path, part: bool = False) -> Iterator[tuple[P
         raise UserError(f"cannot create {out}: {error.strerror}; give another folder") from error
     work = out / ".prep"
     work.mkdir(exist_ok=True)
-    with claimed(work, out, part) as claim:
-        try:
-            yield work, claim
-        finally:  # nothing is left of a run that ended well, or was refused before it began
-            if not part and {path.name for path in work.iterdir()} <= set(LOCKS):
-                give_back(work)
+    try:
+        with claimed(work, out, part) as claim:
+            try:
+                yield work, claim
+            finally:  # nothing is left of a run that ended well, or was refused before it began
+                if not part and {path.name for path in work.iterdir()} <= set(LOCKS):
+                    _give_back(work)
+    finally:
+        _remove_if_empty(work)  # on NFS a file that is removed keeps its folder until it is closed
 
 
-def give_back(folder: Path) -> None:
+def _give_back(folder: Path) -> None:
     """Remove a claimed folder that holds nothing but the claim, the lock last."""
     for name in reversed(LOCKS):
         (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # the next run has begun
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # of another run, which has begun
         folder.rmdir()
 
 

@@ -81,4 +81,7 @@ class SampleStream:
             self._path.replace(path)
 
     def close(self) -> None:
-        os.close(self._file)
+        """Twice is as good as once."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

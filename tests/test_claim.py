@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import multiprocessing
+import os
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 
-from prep import claim
+from prep import build, claim, resize
 from prep.claim import Claim, claimed
+from prep.plan import Options
 from prep.program import UserError
+from prep.sources import find_source
+from prep.sources.listing import Source
 
 
 def hold(mine: Claim, begun: Event, end: Event) -> None:
@@ -86,3 +93,31 @@ def test_what_fails_because_another_run_began_is_told_as_that(
         claimed(tmp_path, tmp_path),
     ):
         (tmp_path / "nothing").read_bytes()
+
+
+@pytest.fixture
+def nfs_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that this process removes while it is open keeps its folder, as on NFS."""
+    remove = os.rmdir
+
+    def rmdir(path: str | Path, *, dir_fd: int | None = None) -> None:
+        ours = Path("/proc/self/fd")
+        place = ((ours / str(dir_fd)).readlink() if dir_fd else Path.cwd()) / path
+        for descriptor in ours.iterdir():
+            file = Path()
+            with contextlib.suppress(OSError):  # of this loop's own look at the folder
+                file = descriptor.readlink()
+            if file.name.endswith(" (deleted)") and file.parent == place:
+                raise OSError(errno.ENOTEMPTY, "Directory not empty", str(place))
+        remove(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+
+
+@pytest.mark.usefixtures("nfs_folders")
+@pytest.mark.parametrize("command", [resize.resize, build.build])
+def test_nothing_is_left_where_open_files_keep_their_folder(
+    source: Path, tmp_path: Path, command: Callable[[Source, Path, Options], object]
+) -> None:
+    command(find_source(source), tmp_path / "out", Options(jobs=1))
+    assert not list(tmp_path.rglob(".*"))

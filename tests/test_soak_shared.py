@@ -1,7 +1,8 @@
-"""Hosts that write one folder of a network file system, on which no host sees another's locks.
+"""Hosts that write one folder of a network file system, each by a mount of its own.
 
-sshfs without its ssh: each host is a mount of its own, with a cache of its own, of the same folder.
-Run as root by `make soak`; the figures go to benchmarks/results/soak-shared.json.
+Run as root by `make soak`: sshfs without its ssh, with a cache a mount, on which no host sees
+another's locks. On another file system, mounted thrice: SHARED_MOUNTS=/mnt/a:/mnt/b:/mnt/c, and
+SHARED_CALLED says which one that is. Figures go to benchmarks/results/soak-shared-*.json.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +24,14 @@ import pytest
 from prep_in_small_units import UNIT_SIZE
 from test_resize import contents
 from test_soak import save
+from test_soak_train import STEPS, assert_equal_runs, steps_done
+from test_soak_train import command as train_command
 
 from prep.sample import draw_sample
+from train import checkpoint as checkpoints
 
+MOUNTS = [Path(place) for place in os.environ.get("SHARED_MOUNTS", "").split(":") if place]
+CALLED = os.environ.get("SHARED_CALLED", "sshfs over a socket")
 SERVER = Path("/usr/lib/openssh/sftp-server")
 MISSING = [
     name
@@ -36,8 +44,8 @@ MISSING = [
 ]
 pytestmark = [
     pytest.mark.soak,
-    pytest.mark.skipif(os.geteuid() != 0, reason="mounting is for root"),
-    pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} missing"),
+    pytest.mark.skipif(not MOUNTS and os.geteuid() != 0, reason="mounting is for root"),
+    pytest.mark.skipif(not MOUNTS and bool(MISSING), reason=f"{', '.join(MISSING)} missing"),
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,14 +77,25 @@ def mounted(share: Path, place: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def share(tmp_path: Path) -> Path:
-    (tmp_path / "share").mkdir()
-    return tmp_path / "share"
+def share(tmp_path: Path) -> Iterator[Path]:
+    """The folder, as its server has it or, of mounts that are given, the first host."""
+    if MOUNTS:
+        folder = MOUNTS[0] / uuid.uuid4().hex
+        folder.mkdir()
+        yield folder
+        shutil.rmtree(folder)
+    else:
+        (tmp_path / "share").mkdir()
+        yield tmp_path / "share"
 
 
 @pytest.fixture
 def hosts(share: Path, tmp_path: Path) -> Iterator[list[Path]]:
     """The folder, as each host has it."""
+    if MOUNTS:
+        assert len(MOUNTS) == HOSTS
+        yield [mount / share.name for mount in MOUNTS]
+        return
     with contextlib.ExitStack() as ending:
         yield [
             ending.enter_context(mounted(share, tmp_path / f"host{number}"))
@@ -118,12 +137,22 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, said
 
 
-def test_no_host_sees_another_s_locks(hosts: list[Path]) -> None:
-    """Else the tests below would be of less."""
+def see_locks(hosts: list[Path]) -> bool:
+    """Whether a host sees the locks of another."""
     (hosts[0] / "file").write_text("x")
     with (hosts[0] / "file").open("r+") as mine, (hosts[1] / "file").open("r+") as theirs:
         fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@pytest.mark.skipif(bool(MOUNTS), reason="of sshfs")
+def test_no_host_sees_another_s_locks(hosts: list[Path]) -> None:
+    """Else the tests below would be of less."""
+    assert not see_locks(hosts)
 
 
 def test_parts_on_many_hosts_write_one_folder(
@@ -148,10 +177,11 @@ def test_parts_on_many_hosts_write_one_folder(
     readers = [begin("verify", host / "val.beton") for host in hosts]
     assert [end(reader)[0] for reader in readers] == [0] * HOSTS
     save(
-        f"shared-{layout}",
+        f"shared-{_type(hosts[0])}-{layout}",
         {
             "command": f"prep resize --layout {layout} --part, all parts at once, then without",
-            "file system": "sshfs over a socket, a mount a part; locks are each mount's own",
+            "file system": f"{CALLED}, a mount a part; locks are "
+            + ("seen by all" if see_locks(hosts) else "each mount's own"),
             "parts": HOSTS,
             "units of train": -(-CLASSES * PER_CLASS // UNIT_SIZE),
             "bytes": "those of one process on one disk",
@@ -160,9 +190,72 @@ def test_parts_on_many_hosts_write_one_folder(
     )
 
 
+def _type(place: Path) -> str:
+    """Of the file system: "sshfs", "nfs4", ...; of one in user space without its first part."""
+    asked = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(place)]
+    return subprocess.check_output(asked, text=True).strip().rpartition(".")[2]
+
+
+def test_what_one_host_makes_is_what_a_disk_of_its_own_would_have(
+    pictures: Path, tmp_path: Path, share: Path, hosts: list[Path]
+) -> None:
+    """A file that is removed while it is open keeps its folder there until it is closed."""
+    for place in (tmp_path / "disk", hosts[0]):
+        commands: list[tuple[object, ...]] = [
+            ("resize", pictures, place / "out"),
+            ("stats", place / "out" / "train"),
+            ("write-beton", place / "out" / "train", place / "train.beton"),
+            ("build", pictures, place / "built"),
+        ]
+        for command in commands:
+            code, said = end(begin(*command))
+            assert code == 0, said
+    assert contents(share) == contents(tmp_path / "disk")
+    assert not list(share.rglob(".*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill -9"])
+def test_another_host_goes_on_with_a_training(
+    betons: Path, tmp_path: Path, share: Path, hosts: list[Path], number: signal.Signals
+) -> None:
+    undisturbed = tmp_path / "undisturbed"
+    subprocess.run(train_command(betons, undisturbed), check=True, capture_output=True)
+    shutil.copytree(betons, share / "betons")
+    first = subprocess.Popen(
+        train_command(hosts[0] / "betons", hosts[0] / "run"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while steps_done(hosts[0] / "run") < STEPS // 2:
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.send_signal(number)
+    assert first.wait(60) != 0
+    stopped_at = checkpoints.load(hosts[0] / "run").step
+    assert STEPS // 2 <= stopped_at < STEPS
+    subprocess.run(
+        train_command(hosts[1] / "betons", hosts[1] / "run"), check=True, capture_output=True
+    )
+    assert_equal_runs(undisturbed, hosts[2] / "run")
+    save(
+        f"shared-{_type(hosts[0])}-train-{number.name.lower()}",
+        {
+            "command": "train run, its beton and --out on the file system",
+            "file system": CALLED,
+            "signal": number.name,
+            "at step": stopped_at,
+            "of": STEPS,
+            "gone on with": "by another mount's process",
+            "losses, errors and weights": "those of an undisturbed run on one disk, bit for bit",
+        },
+    )
+
+
 def test_of_two_whole_runs_that_no_lock_keeps_apart_the_later_one_finishes(
     pictures: Path, alone: Path, layout: str, share: Path, hosts: list[Path]
 ) -> None:
+    if see_locks(hosts):
+        pytest.skip("a lock keeps them apart")
     command = ("resize", pictures)
     earlier = begin(*command, hosts[0] / "out", f"--layout={layout}")
     until = time.monotonic() + 120
