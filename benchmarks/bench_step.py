@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import shutil
 import subprocess
 import tempfile
 import time
@@ -32,7 +31,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.bench_loader import draw_betons
-from benchmarks.machine import machine
+from benchmarks.machine import commit, machine
 from benchmarks.report import tell
 from train import bench, networks, start
 from train.device import choose_device
@@ -163,14 +162,6 @@ def device_words(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
     }
-
-
-def commit() -> str:
-    """Of this code; "" where it lies without its history, or git is missing."""
-    if shutil.which("git") is None:
-        return ""
-    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def main() -> None:

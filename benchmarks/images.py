@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.machine import machine
+from benchmarks.machine import commit, machine
 from benchmarks.report import tell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,14 +36,13 @@ def main(work: Path, targets: list[str], epochs: int, out: Path) -> None:
     work.mkdir(parents=True)
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     docker, engine = answer("sh", "-c", DOCKER), answer("buildah", "--version").partition(" (")[0]
-    commit = answer("git", "-C", str(ROOT), "describe", "--always", "--dirty")
     built, weights = found.get("build.sh", {}), found.get("bytes", {})
     for target in targets:
         log = work / f"{target}.log"
         seconds = shell(log, ROOT / "docker" / "build.sh", target)
         text = log.read_text(encoding="utf-8")
         built[target] = {
-            "commit": commit,
+            "commit": commit(),
             "seconds": round(seconds),
             "last lines": text.splitlines()[-LAST:],
         }
@@ -60,7 +59,7 @@ def main(work: Path, targets: list[str], epochs: int, out: Path) -> None:
         seconds = shell(work / "demo.log", ROOT / "docker" / "demo.sh", work / "data", epochs)
         found["demo.sh"] = {
             "run by": f"{docker or engine}, as user 1000",
-            "commit": commit,
+            "commit": commit(),
             "seconds": round(seconds),
             "epochs": epochs,
             "resized by a Dask cluster of containers": "the bytes of one process",  # diff says so

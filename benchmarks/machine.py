@@ -1,4 +1,4 @@
-"""What a measurement is made on: machine, versions, for the results' JSON; its cores and disk."""
+"""What is measured on: machine, versions, commit, for the results' JSON; its cores and disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import datetime
 import os
 import platform
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from importlib import metadata
@@ -37,6 +38,14 @@ def machine() -> dict[str, Any]:
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+def commit() -> str:
+    """Of this code, "-dirty" where it has changed since; "" without its history, or without git."""
+    if shutil.which("git") is None:
+        return ""
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def remove(*folders: Path) -> None:

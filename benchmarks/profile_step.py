@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.bench_step import commit, device_words
-from benchmarks.machine import machine
+from benchmarks.bench_step import device_words
+from benchmarks.machine import commit, machine
 from benchmarks.report import tell
 from train import bench, start
 from train.device import choose_device

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -188,6 +191,16 @@ def write_betons(prepared: Path, folder: Path) -> Path:
     for split in ("train", "val"):
         write.write_beton(prepared / split, folder / f"{split}.beton", "jpg", jobs=1)
     return folder
+
+
+def told(
+    monkeypatch: pytest.MonkeyPatch, benchmark: ModuleType, out: Path, *words: object
+) -> dict[str, Any]:
+    """What a benchmark, called with these words, writes into `out`."""
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, words), "--out", str(out)])
+    benchmark.main()
+    report: dict[str, Any] = json.loads(out.read_text())
+    return report
 
 
 @pytest.fixture(scope="session")

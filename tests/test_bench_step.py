@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from conftest import told
 
 from benchmarks import bench_step, profile_step
 from train import bench, networks
 from train.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("threads_as_they_were")
-
-
-def told(monkeypatch: pytest.MonkeyPatch, of: Any, out: Path, *words: object) -> dict[str, Any]:
-    monkeypatch.setattr(sys, "argv", ["x", *map(str, words), "--out", str(out)])
-    of.main()
-    report: dict[str, Any] = json.loads(out.read_text())
-    return report
 
 
 def test_a_step_beside_a_write_ups_and_the_floor(

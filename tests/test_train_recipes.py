@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from conftest import told
 from train_program import call
 
 from benchmarks import train_recipes, trained
 from prep.program import UserError
 
 NARROW = ["--set", "width=0.05", "batch=8", "epochs=1", "warmup_epochs=0"]
-
-
-def told(monkeypatch: pytest.MonkeyPatch, out: Path, *words: object) -> dict[str, Any]:
-    monkeypatch.setattr(sys, "argv", ["x", *map(str, words), "--out", str(out)])
-    train_recipes.main()
-    found: dict[str, Any] = json.loads(out.read_text())
-    return found
 
 
 def test_a_recipe_is_trained_with_every_seed_and_not_again(
@@ -39,7 +30,7 @@ def test_a_recipe_is_trained_with_every_seed_and_not_again(
     work = tmp_path / "work"
     asked: list[object] = [source, work, "--data", "drawn", "--recipe", "demo"]
     asked += ["--seeds", "2", "--option=--workers=1", *NARROW]
-    report = told(monkeypatch, tmp_path / "out.json", *asked)
+    report = told(monkeypatch, train_recipes, tmp_path / "out.json", *asked)
     assert (report["data"], list(report["runs"])) == ("drawn", ["demo, seed 0", "demo, seed 1"])
     for seed, run in enumerate(report["runs"].values()):
         assert run["changed"].get("seed", 0) == seed
@@ -48,7 +39,7 @@ def test_a_recipe_is_trained_with_every_seed_and_not_again(
     weights = {path: path.stat().st_mtime_ns for path in sorted(work.glob("*/last.pt"))}
     assert len(weights) == 2
     monkeypatch.setattr(trained, "judged", lambda *_: "judged")
-    again = told(monkeypatch, tmp_path / "again.json", *asked)
+    again = told(monkeypatch, train_recipes, tmp_path / "again.json", *asked)
     assert again["runs"] == {name: run | {"test": "judged"} for name, run in report["runs"].items()}
     assert weights == {path: path.stat().st_mtime_ns for path in weights}
 
@@ -57,6 +48,7 @@ def test_a_wrong_recipe_is_told_before_anything_is_done(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "work"
+    wrong = [source, work, "--data", "x", "--recipe", "papier"]
     with pytest.raises(UserError, match="papier"):
-        told(monkeypatch, tmp_path / "x", source, work, "--data", "x", "--recipe", "papier")
+        told(monkeypatch, train_recipes, tmp_path / "x", *wrong)
     assert not work.exists()
