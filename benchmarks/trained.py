@@ -75,7 +75,7 @@ def told(runs: Sequence[Path], data: str, test: Path | None, views: str) -> dict
     """The results file's content; data: what the pictures are, in words."""
     report: dict[str, Any] = {"machine": machine(), "data": data, "runs": {}}
     for folder in runs:
-        found = summary(gather(folder))
+        found = summary(*gather([folder]))
         if test:
             found["test"] = judged(folder, test, views)
         report["runs"][folder.name] = found

@@ -6,6 +6,7 @@ import dataclasses
 import html.parser
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -237,7 +238,7 @@ def test_without_its_data_the_rest_is_shown(run: Path, tmp_path: Path) -> None:
 
 def test_other_data_in_its_place_is_not_taken(run: Path, betons: Path) -> None:
     change_start(run, train={"path": str(betons / "val.beton"), "card": {"samples": 18}})
-    gathered = gather.gather(run)
+    (gathered,) = gather.gather([run])
     found = training_data(gathered, None)
     assert isinstance(found, Missing)
     assert "holds other data (pixels_id" in found.reason
@@ -306,8 +307,10 @@ def test_several_runs_and_many_classes(
     assert "batch84" in text.replace("\n", "")
     assert "scheduleone-cyclesteps" in text.replace("\n", "")
     assert "were not validated on the same images" in text
-    for name in (run_folder, run):
+    common = os.path.commonpath([run_folder, run])
+    for name in (run_folder.relative_to(common), run.relative_to(common)):
         assert f"{name}: validation" in page.text["curves"]
+    assert common not in page.text["curves"]
     assert "moving averages over 2 epochs" in page.text["curves"]
     assert "Top-1 error by class" in page.text["classes"]
     hardest, easiest = page.text["classes"].split("The easiest")
@@ -336,7 +339,8 @@ def test_smoothed_labels_are_said_where_their_loss_is_shown(
 
 
 def test_the_best_checkpoint_is_said_to_be_chosen(run_folder: Path) -> None:
-    last, best = gather.gather(run_folder), gather.gather(run_folder / "best.pt")
+    last, best = gather.gather([run_folder, run_folder / "best.pt"])
+    assert (last.label, best.label) == (run_folder.name, f"{run_folder.name}/best.pt")
     assert "the figures below are of it" not in " ".join(gather.looks_at_validation(last))
     assert "the figures below are of it" in " ".join(gather.looks_at_validation(best))
     errors = [row["val_top1_error"] for row in best.epochs]
@@ -443,7 +447,8 @@ def test_the_thin_line_is_told_of_where_it_is(
     gone = {"path": str(tmp_path / "gone.beton"), "card": {"samples": 18}}
     change_start(run, train=gone, val=gone)
     assert said not in report(tmp_path / "page.html", run).text["curves"]
-    whole = gather.gather(run_folder)
+    (whole,) = gather.gather([run_folder])
+    assert whole.label == str(run_folder)
     assert curves.has_thin_line([whole])
     assert not curves.has_thin_line([whole, whole])
     assert not curves.has_thin_line([dataclasses.replace(whole, rows=whole.steps)])

@@ -64,7 +64,7 @@ def report(
 
     threads = workers or cores()
     torch.set_num_threads(threads)  # importing FFCV has set it to 1
-    gathered = [gather.gather(run) for run in runs]
+    gathered = gather.gather(runs)
     settings = Settings(
         beton=beton,
         val_beton=val_beton,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ Row = dict[str, Any]
 class Run:
     """A run to report; `file` is the checkpoint that its network is taken from."""
 
-    label: str  # as it was named
+    label: str  # as it was named; of several, without the folder that all lie in
     file: Path
     checkpoint: Checkpoint
     rows: list[Row]
@@ -78,11 +80,21 @@ class Run:
         return sum(float(row["seconds"]) for row in self.epochs)
 
 
-def gather(path: Path) -> Run:
-    """A run's folder, or a checkpoint in it.
+def gather(paths: Sequence[Path]) -> list[Run]:
+    """Runs by their folders, or by a checkpoint in one.
 
     Raises UserError when there is no checkpoint, or none that a run has written.
     """
+    if len(paths) == 1:
+        return [_gather(paths[0], str(paths[0]))]
+    whole = [path.absolute() for path in paths]
+    folders = [path if path.is_dir() else path.parent for path in whole]
+    common = os.path.commonpath([folder.parent for folder in folders])
+    labels = [str(path.relative_to(common)) for path in whole]
+    return [_gather(path, label) for path, label in zip(paths, labels, strict=True)]
+
+
+def _gather(path: Path, label: str) -> Run:
     file = checkpoints.file_of(path)
     rows = file.parent / metrics.FILE_NAME
     if file.exists() and not rows.exists():
@@ -92,7 +104,7 @@ def gather(path: Path) -> Run:
         )
     checkpoint = dataclasses.replace(checkpoints.load(path), optimiser={})  # as large as weights
     starts = provenance.read(file.parent / provenance.FILE_NAME)
-    return Run(str(path), file, checkpoint, metrics.read(rows), starts)
+    return Run(label, file, checkpoint, metrics.read(rows), starts)
 
 
 def looks_at_validation(run: Run) -> list[str]:

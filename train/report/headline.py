@@ -52,6 +52,7 @@ def facts(run: Run, network: AlexNet) -> list[tuple[str, str]]:
     parameters = sum(each.numel() for each in network.parameters())
     images = f"{start.train.card['samples']:,} training images of " if start else ""
     found = [
+        ("folder", str(run.folder.absolute())),
         ("recipe", recipe_values.with_changes(run)),
         ("network", f"{checkpoint.recipe.network}, {parameters:,} parameters"),
         ("data", f"{images}{counted(len(checkpoint.data.wnids), 'class')}"),
