@@ -4,9 +4,10 @@
         [--out benchmarks/results/images.json]
 
 As root, with buildah and debootstrap. Where a Docker daemon runs, it is handed the images, and runs
-them. WORK, which is made, gets the whole logs and the demo's folder. Targets that are not named,
-and with --epochs 0 the demo, keep what --out told of them. BUILDAH_ARGUMENTS and STORAGE_DRIVER
-are those of docker/build.sh. An image's bytes are those of its files.
+them; `test` also runs its tests. WORK, which is made, gets the whole logs and the demo's folder.
+Targets that are not named, and with --epochs 0 the demo, keep what --out told of them.
+BUILDAH_ARGUMENTS and STORAGE_DRIVER are those of docker/build.sh. An image's bytes are those of its
+files.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import commit, machine
 from benchmarks.report import tell
@@ -55,6 +57,10 @@ def main(work: Path, targets: list[str], epochs: int, out: Path) -> None:
     found["machine"] = {key: machine()[key] for key in ("cpu", "cores", "date")}
     found["built by"] = f"{engine}, chroot isolation, {storage} storage, base by debootstrap"
     found |= {"bytes": weights, "build.sh": built}
+    if "test" in targets:
+        found["make check test"] = {"run by": f"{docker or engine}, as user 1000"} | tests(
+            work / "test.run.log", bool(docker)
+        )
     if epochs:
         seconds = shell(work / "demo.log", ROOT / "docker" / "demo.sh", work / "data", epochs)
         found["demo.sh"] = {
@@ -66,6 +72,20 @@ def main(work: Path, targets: list[str], epochs: int, out: Path) -> None:
             "last lines": commands((work / "demo.log").read_text(encoding="utf-8")),
         }
     tell(found, out)
+
+
+def tests(log: Path, docker: bool) -> dict[str, Any]:
+    """What the image `test` says of itself: its command, in a container of it."""
+    if docker:
+        seconds = shell(log, "docker", "run", "--rm", "--network", "host", "alexnet-test")
+    else:
+        container = answer("buildah", "from", "localhost/alexnet-test")
+        try:
+            seconds = shell(log, "buildah", "run", container, "--", "make", "check", "test")
+        finally:
+            answer("buildah", "rm", container)
+    last = log.read_text(encoding="utf-8").splitlines()[-1]
+    return {"commit": commit(), "seconds": round(seconds), "last line": last}
 
 
 def commands(log: str) -> dict[str, list[str]]:
