@@ -174,7 +174,7 @@ def is_plain(data: bytes, kind: str) -> bool:
 
 
 def without_numbers(reason: str) -> str:
-    return re.sub(r"0x[0-9a-f]+|\d+", "N", reason)
+    return re.sub(r"0x[0-9a-f]+|\d+(,\d{3})*", "N", reason)
 
 
 def examine(folder: Path, decoder: Decoder) -> dict[str, Any]:

@@ -187,6 +187,14 @@ def test_where_nothing_was_finished_the_rejects_are_shown(odd_source: Path, tmp_
     assert "the file is empty" in html
 
 
+def test_reasons_that_differ_in_numbers_alone_are_one(tmp_path: Path) -> None:
+    reasons = [f"{side}x9 is more than {limit} pixels" for side, limit in ((7, "8"), (99, "1,234"))]
+    lines = [{"split": "train", "path": "p", "reason": reason} for reason in reasons]
+    (tmp_path / "rejects.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (reason,) = read_contents(tmp_path).reasons
+    assert (reason.pattern, reason.count) == ("NxN is more than N pixels", 2)
+
+
 def test_a_changed_picture_is_named_in_its_place(prepared_set: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(prepared_set, tmp_path / "out"))
     for path in (copy / "val").rglob("*.JPEG"):

@@ -40,7 +40,7 @@ CALLED = ", called "  # in a kind: of a file whose ending says otherwise
 JPEG_ENDINGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 COLUMNS = ["label", "width", "height", "kind", "status", "source"]
 KEPT = 6  # rejected originals of one reason, to be looked at
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"\d+(,\d{3})*")
 
 
 @dataclasses.dataclass(frozen=True)
