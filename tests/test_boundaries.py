@@ -17,7 +17,14 @@ from train.recipe import load_recipe, recipe_names, recipe_text
 
 FOLDER = Path(train.__file__).parent
 MODULES = sorted(FOLDER.rglob("*.py"))
-ALLOWED = {"prep.handover", "prep.images", "prep.files", "prep.locks", "prep.program"}
+ALLOWED = {
+    "prep.handover",
+    "prep.images",
+    "prep.files",
+    "prep.locks",
+    "prep.program",
+    "prep.code_version",
+}
 
 
 def imported(tree: ast.AST) -> set[str]:

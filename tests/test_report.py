@@ -182,6 +182,7 @@ def test_recipe_and_origin(page: Page, run_folder: Path, betons: Path) -> None:
     start = provenance.read(run_folder / provenance.FILE_NAME)[0]
     assert f"train run --beton {betons / 'train.beton'}" in origin
     assert f"torch {importlib.metadata.version('torch')}" in origin
+    assert re.search(r"train \d+\.\d+\.\d+ of code [0-9a-f]{12}, ", origin)
     card = json.loads((betons / "train.json").read_text())
     assert card["sha256"] in origin
     assert start.train.card == {k: v for k, v in card.items() if k != "checksum"} | {"classes": 3}

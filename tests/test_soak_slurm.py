@@ -183,6 +183,11 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert rows(one) == rows(two)
 
 
+def losses(run: Path) -> dict[str, list[float]]:
+    epochs = [row for row in rows(run) if row["kind"] == "epoch"]
+    return {name: [row[name] for row in epochs] for name in ("loss", "val_loss")}
+
+
 def held_until_told(cluster: Slurm, job: str, started: float) -> None:
     """The job's step stands still until SLURM has told the script that its time is nearly up."""
     cluster.command("scancel", "--signal=STOP", f"{job}.0")
@@ -233,6 +238,8 @@ def test_a_training_that_is_preempted_resumes_by_itself_with_the_same_losses(
             "at step": stopped_at,
             "steps an epoch": STEPS,
             "steps in all": STEPS * EPOCHS,
+            "losses of the epochs": losses(out),
+            "of the undisturbed run": losses(undisturbed),
             "losses, errors and weights": "those of an undisturbed run, bit for bit",
         },
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from prep import code_version
 from prep.files import whole_file
 from prep.program import UserError
 from train import __version__
@@ -28,6 +29,7 @@ from train.state import Data, RunSettings, State
 
 FORMAT_VERSION = 1
 FILE_NAME = "run.json"
+CODE = (Path(__file__).parent, Path(code_version.__file__).parent)  # what decides a run
 PACKAGES = ("torch", "torchvision", "ffcv", "numba", "numpy", "simplejpeg")
 
 
@@ -82,7 +84,10 @@ def record(
         cpu=_cpu(),
         cores=os.cpu_count() or 1,
         system=platform.platform(),
-        versions={"train": __version__, "python": platform.python_version()}
+        versions={
+            "train": f"{__version__} of code {code_version.code_of(*CODE)}",
+            "python": platform.python_version(),
+        }
         | {name: metadata.version(name) for name in PACKAGES},
     )
     before = read(path) if state.step else []
