@@ -115,6 +115,18 @@ def test_a_missing_beton_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "run").exists()
 
 
+def test_a_missing_validation_beton_is_named_before_the_seconds_of_imports(
+    betons: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "train.device", None)  # importing it would fail
+    path, beton = tmp_path / "absent.beton", betons / "train.beton"
+    line = failure(capsys, "run", "--beton", beton, "--val-beton", path, *TINY)
+    assert line.startswith(f"{path} is not a file; give")
+
+
 def test_a_cut_beton_is_named(
     copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

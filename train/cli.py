@@ -111,6 +111,8 @@ def run(
     check_beton(beton)
     if val_beton is None and (beside := beton.parent / "val.beton").exists():
         val_beton = beside
+    if val_beton is not None:
+        check_beton(val_beton)
     schedule.check_validation(chosen, val_beton)
 
     from train.device import choose_device
