@@ -119,7 +119,12 @@ def load_torch() -> None:
 
 
 def cores() -> int:
-    """The cores that this process may use; of those that torchrun started here, its share."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use; of those that torchrun started here, its share.
+
+    A container's limit counts (`docker run --cpus 4`, Kubernetes' limits), as it does for prep.
+    """
+    import joblib
+
+    own = int(joblib.cpu_count())
     share = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(own // int(share), 1) if share.isdecimal() and int(share) else own
