@@ -87,7 +87,7 @@ def _decode_plain_jpeg(data: bytes, limits: Limits) -> tuple[Pixels, str] | None
         # Not strict: it says nothing of errors either, and leaves what it could not decode.
         grey = np.full((header.height, header.width, 4), 128, np.uint8)
         pixels = simplejpeg.decode_jpeg(tidy, "RGBX", buffer=grey, strict=False)
-    orientation = _orientation_of(data) if jpeg.tells_orientation(data) else 1
+    orientation = _orientation_of(data, limits) if jpeg.tells_orientation(data) else 1
     if limits.upright:
         pixels = _turned(pixels, orientation)
     return pixels, _kind(f"JPEG {header.colours}", orientation)
@@ -108,9 +108,10 @@ def to_image(data: bytes, limits: Limits) -> tuple[Image.Image, str]:
         kind = f"{image.format} {image.mode}"
         check_size(image.width, image.height, limits.max_pixels)
         _load(image, data, limits)
-        orientation, pixels = _exif_orientation(image), _to_rgb(image)
+        pixels = _to_rgb(image)
         if image.format == "AVIF":  # Pillow puts the format's own turn into the EXIF bytes
-            return _turned_image(pixels, orientation), kind
+            return _turned_image(pixels, _exif_orientation(image)), kind
+        orientation = _told_orientation(image, limits)
         upright = _turned_image(pixels, orientation) if limits.upright else pixels
         return upright, _kind(kind, orientation)
 
@@ -198,13 +199,29 @@ def _kind(kind: str, orientation: int) -> str:
     return f"{kind}, EXIF orientation {orientation}" if orientation in UPRIGHT else kind
 
 
-def _orientation_of(jpeg: bytes) -> int:
-    with (
-        memory_bound(len(jpeg)),
-        _unheard_warnings(),
-        Image.open(io.BytesIO(jpeg), formats=FORMATS) as image,
-    ):
+def _orientation_of(jpeg: bytes, limits: Limits) -> int:
+    """Of a JPEG that libjpeg has decoded; Pillow may refuse it."""
+    try:
+        with (
+            memory_bound(len(jpeg)),
+            _unheard_warnings(),
+            Image.open(io.BytesIO(jpeg), formats=FORMATS) as image,
+        ):
+            return _told_orientation(image, limits)
+    except Exception:
+        if limits.upright:
+            raise
+        return 1
+
+
+def _told_orientation(image: Image.Image, limits: Limits) -> int:
+    """Raises MemoryError where the picture is to be turned by it."""
+    try:
         return _exif_orientation(image)
+    except MemoryError:
+        if limits.upright:
+            raise
+        return 1
 
 
 def _exif_orientation(image: Image.Image) -> int:

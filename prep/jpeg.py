@@ -17,6 +17,7 @@ from prep.bounds import memory_bound
 
 MAX_PIXELS = 40_000_000  # ImageNet's largest picture, 7056x4488, has 31.7 million
 MAX_SCANS = 500  # progressive encoders write about 10; thousands could take a day to decode
+MAX_SEGMENTS = 2000  # of a header; a colour profile may have 255
 LARGE = 10**11  # bytes times pixels; half a megabyte of an ImageNet picture's size
 SEQUENTIAL = (0xC0, 0xC1, 0xC9)  # frames' markers
 # What libjpeg warns of when pixels are lost or may be.
@@ -130,12 +131,18 @@ def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def tells_orientation(jpeg: bytes) -> bool:
-    """Whether there is EXIF or XMP that may say how the picture is to be turned."""
-    return any(
-        marker == 0xE1
-        and (jpeg.startswith(b"Exif\0\0", start + 4) or b"tiff:Orientation" in jpeg[start:end])
-        for marker, start, end in segments(jpeg)
-    )
+    """Whether there is EXIF or XMP that may say how the picture is to be turned.
+
+    Not in a header of more than MAX_SEGMENTS, which nobody is to read for that.
+    """
+    told = False
+    for number, (marker, start, end) in enumerate(segments(jpeg)):
+        if number == MAX_SEGMENTS:
+            return False
+        told |= marker == 0xE1 and (
+            jpeg.startswith(b"Exif\0\0", start + 4) or b"tiff:Orientation" in jpeg[start:end]
+        )
+    return told
 
 
 def warning_of(jpeg: bytes, space: str) -> str:

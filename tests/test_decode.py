@@ -18,7 +18,7 @@ from conftest import jpeg_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import SIDE, Pixels, difference, encoded, noise, picture, square
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prep import bounds, decode, jpeg
 from prep.images import BACKENDS, EXIF, MAX_BYTES, RejectedImageError, Settings, prepare
@@ -205,6 +205,40 @@ def test_the_kind_tells_of_exif_orientation(kind: str, backend: str, exif: str) 
     assert "orientation" not in upright
     assert prepare(rotated(kind, 9), settings).kind == upright
     assert prepare(rotated(kind, 6), settings).kind == f"{upright}, EXIF orientation 6"
+
+
+def test_exif_that_pillow_cannot_read_costs_no_picture() -> None:
+    """libjpeg takes a short JFIF segment for none, Pillow takes the file for no JPEG."""
+    short = b"\xff\xe0\x00\x06JFIF"
+    data = rotated("JPEG", 6)
+    data = data[:2] + short + data[2:]
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(data))
+    assert prepare(data, Settings()).kind == "JPEG YCbCr"
+    with pytest.raises(RejectedImageError):  # it is not known how it lies
+        prepare(data, Settings(exif="apply"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_that_takes_too_much_memory_costs_no_picture(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bomb(_: Image.Image) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(decode, "_exif_orientation", bomb)
+    data = rotated(kind, 6)
+    assert "EXIF" not in prepare(data, Settings()).kind
+    with pytest.raises(RejectedImageError, match="memory"):
+        prepare(data, Settings(exif="apply"))
+
+
+def test_a_header_of_very_many_segments_is_not_read_for_exif() -> None:
+    data = rotated("JPEG", 6)
+    for segments, told in ((1900, True), (2000, False)):
+        many = data[:2] + b"\xff\xe2\x00\x02" * segments + data[2:]
+        assert jpeg.tells_orientation(many) == told
+        assert prepare(many, Settings()).kind.endswith("6") == told
 
 
 def test_orientation_told_in_xmp_alone_counts() -> None:
