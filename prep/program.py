@@ -25,6 +25,10 @@ ENDINGS = {
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
+class ToldExit(SystemExit):
+    """An exit whose reason has been told already."""
+
+
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -85,6 +89,11 @@ def say(text: str, err: bool = False) -> None:
     print(visible(text), file=sys.stderr if err else sys.stdout, flush=True)
 
 
+def why_not(path: Path, kind: str) -> str:
+    """What is wrong with a path that is no `kind`, such as "a file"."""
+    return f"is not {kind}" if path.exists() else "does not exist"
+
+
 def first_line(error: BaseException) -> str:
     """Of what an error says; with its kind, where that is a number or nothing."""
     said = next(iter(str(error).splitlines()), "")
@@ -121,7 +130,7 @@ def run_program(name: str, program: Callable[[list[str]], object]) -> NoReturn:
         _fail(name, f"{text}; {advice}", NOTHING if as_json else None)
     except SystemExit as ending:
         message = ENDINGS.get(ending.code, "") if isinstance(ending.code, int) else ""
-        if message:
+        if message and not isinstance(ending, ToldExit):
             _print_failure(name, message)
         # Of a wrong option: typer has told it, and raises from its own exception.
         usage = getattr(ending.__context__, "format_message", None)

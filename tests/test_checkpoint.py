@@ -269,7 +269,8 @@ def test_resuming_with_another_value_names_it(whole: Checkpoint, recipe: Recipe,
             whole, dataclasses.replace(recipe, **{key: value}), whole.data, "", Path("runs/x")
         )
     message = str(caught.value)
-    assert f"{key} {getattr(recipe, key)!r}, this command says {value!r}" in message
+    name = "recipe" if key == "name" else key
+    assert f"with {name} {getattr(recipe, key)!r}, this command says {value!r}" in message
     assert "runs/x" in message
     assert "--resume never" in message
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import shutil
 import signal
 import time
@@ -14,11 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import small_jpeg
 
-from prep import handover
+from prep import build, handover, plan
 from prep.locks import only_run
 from prep.order import Order
 from prep.program import UserError
+from prep.sources import find_source
 from prep.write import write_beton
 from train import checkpoint as checkpoints
 from train import epoch, evaluate, loop, metrics, schedule, signals
@@ -852,3 +855,83 @@ def test_rates_by_layer_and_a_watched_training_loss_go_on_exactly(
         0.0005,
     ]
     assert [list(row) for row in checkpoints.load(straight).history] == [["loss"]] * 4
+
+
+def test_a_beton_of_another_split_is_told_from_one_without_statistics(
+    betons: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(
+        settings_of(betons, tmp_path, recipe), beton=betons / "val.beton", val_beton=None
+    )
+    assert "val.beton is of the split val; training needs the one that" in refusal(settings)
+
+
+def test_a_beton_of_one_class_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "src" / "cats").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "src" / "cats" / f"{number}.jpg").write_bytes(small_jpeg(number))
+    build.build(find_source(tmp_path / "src"), tmp_path / "d", plan.Options(jobs=1))
+    settings = dataclasses.replace(
+        settings_of(tmp_path / "d", tmp_path / "run", recipe), val_beton=None
+    )
+    assert "train.beton has one class, cats: there is nothing to tell apart;" in refusal(settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_other_things_is_no_place_for_a_run(
+    betons: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures" / "train").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    message = refusal(settings_of(betons, tmp_path / "pictures", recipe))
+    assert "pictures holds other things than a run (train); give a folder that is new" in message
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["train"]
+    message = refusal(settings_of(betons, tmp_path / "file", recipe))
+    assert message == f"--out {tmp_path / 'file'} cannot be made: File exists; give another folder"
+
+
+def test_a_val_beton_that_nobody_named_is_told_as_that(
+    betons: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "src" / "cats").mkdir(parents=True)
+    (tmp_path / "src" / "dogs").mkdir()
+    for name in ("cats", "dogs"):
+        (tmp_path / "src" / name / "0.jpg").write_bytes(small_jpeg(0))
+    build.build(find_source(tmp_path / "src"), tmp_path / "d", plan.Options(jobs=1))
+    for suffix in (".beton", ".json", ".records.npz"):
+        shutil.copy(betons / f"val{suffix}", tmp_path / "d" / f"val{suffix}")
+    told = "a val.beton beside the training data is taken unless --val-beton names another"
+    settings = settings_of(tmp_path / "d", tmp_path / "run", recipe)
+    message = refusal(settings)
+    assert "val.beton has other classes than the training data: n90000001 in place of" in message
+    assert message.endswith(told)
+    message = refusal(dataclasses.replace(settings, val_beton=betons / "val.beton"))
+    assert told not in message
+
+
+def test_at_its_end_a_run_tells_its_best_epoch_and_what_shows_it(
+    betons: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop.run(settings_of(betons, tmp_path, recipe))
+    history = [row["val_top1_error"] for row in checkpoints.load(tmp_path).history]
+    best = 1 + history.index(min(history))
+    last = capsys.readouterr().err.splitlines()[-1]
+    done = f"{len(history)} epochs done, the best by val_top1_error is epoch {best}; "
+    assert last == f"{done}`train report {tmp_path}` shows the run"
+
+
+def test_how_long_a_long_run_takes_is_told_once(
+    betons: Path,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(epoch, "LONG", 0.0)
+    loop.run(settings_of(betons, tmp_path, recipe))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "without validation" in line]
+    assert len(lines) == 1
+    assert re.fullmatch(
+        rf"at [\d,]+ images/s training to epoch {recipe.epochs} takes \d+ s, without validation",
+        lines[0],
+    )

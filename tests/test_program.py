@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ODD_NAMES
 
-from prep.program import UserError, first_line, png_path, rate, run_program, say, visible
+from prep.program import ToldExit, UserError, first_line, png_path, rate, run_program, say, visible
 
 
 def failing(error: BaseException) -> Callable[[list[str]], object]:
@@ -103,6 +103,15 @@ def test_sigterm_ends_a_program_with_a_line(
     assert cleaned
     line = "prep: ended by SIGTERM; the same command carries on or starts anew\n"
     assert capsys.readouterr().err == line
+
+
+def test_an_ending_that_has_been_told_is_not_told_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(monkeypatch, failing(SystemExit(130))) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert exit_code(monkeypatch, failing(ToldExit(130))) == 130
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("error", [UserError("no"), OSError("no"), ValueError("no")])

@@ -281,7 +281,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     binary, folder = tmp_path / "binary.toml", tmp_path / "folder.toml"
     binary.write_bytes(b"\xff\xfe\x00")
     folder.mkdir()
-    for path in (tmp_path / "absent.toml", binary, folder):
+    with pytest.raises(UserError, match=r"absent\.toml does not exist; `train recipes NAME`"):
+        load_recipe(str(tmp_path / "absent.toml"))
+    for path in (binary, folder):
         with pytest.raises(UserError) as caught:
             load_recipe(str(path))
         assert f"recipe {path} cannot be read" in str(caught.value)

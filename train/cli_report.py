@@ -10,7 +10,7 @@ import typer
 from prep.files import refuse_other_kinds
 from prep.program import output_path, say
 from train.cli_classify import Views
-from train.options import DeviceOption, Workers, check_beton, check_run, cores
+from train.options import DeviceOption, Workers, check_beton, check_run, cores, load_torch
 
 NAME = "report.html"
 
@@ -44,8 +44,8 @@ def report(
     device: DeviceOption = None,
     workers: Workers = None,
 ) -> None:
-    """Write an HTML page: figures, curves, kernels, predictions, recipe, data. Of the first of
-    several runs; the others' curves and figures beside it."""
+    """Write an HTML page that shows a run: figures, curves, kernels, predictions, recipe, data. Of
+    the first of several runs; the others' curves and figures beside it."""
     for run in runs:
         check_run(run)
     for named in (beton, val_beton):
@@ -55,6 +55,7 @@ def report(
     path = output_path(out, "--out", ".html") or first / NAME
     refuse_other_kinds(path)
 
+    load_torch()
     import torch
 
     from train.device import choose_device

@@ -88,6 +88,8 @@ def evaluate(
     loaded = checkpoint.load(run)
     opened = dataset.open_dataset(beton)
     dataset.check_same_classes(opened.card, loaded.data.wnids, loaded.data.side, str(beton))
+    if opened.card.pixels_id == loaded.data.pixels_id:
+        say(f"{beton} holds the very pictures that {run} was trained on", err=True)
     place = choose_device(device.value if device else None)
     network = checkpoint.trained_network(loaded, run).to(place)
     seen = stage.views_of(loaded.recipe, loaded.data, place, count=max(views.shown))

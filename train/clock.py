@@ -75,3 +75,12 @@ class EpochClock:
     def load(self, state: Sequence[float]) -> None:
         """Go on from state()."""
         self._seconds, self._waited, self.images = state[0], state[1], int(state[2])
+
+
+def duration(seconds: float) -> str:
+    """For people: "90 s", "12 min", "7.5 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -146,11 +146,22 @@ def _check_records(path: Path, card: Card, records: Records) -> Reader:
 
 def training_statistics(dataset: Dataset) -> Statistics:
     """The statistics beside a training beton. Raises UserError when missing or of other data."""
-    return handover.read_statistics_of(dataset.card, handover.stats_path(dataset.path))
+    path = handover.stats_path(dataset.path)
+    if dataset.card.split != "train" and not path.exists():
+        raise UserError(
+            f"{dataset.path} is of the split {dataset.card.split}; training needs the one that "
+            "`prep write-beton OUT/train` wrote"
+        )
+    return handover.read_statistics_of(dataset.card, path)
 
 
-def check_same_classes(card: Card, wnids: list[str], side: int, what: str) -> None:
-    """Raises UserError when a beton's classes or side differ from those trained on."""
+def check_same_classes(
+    card: Card, wnids: list[str], side: int, what: str, advice: str = ""
+) -> None:
+    """Raises UserError when a beton's classes or side differ from those trained on.
+
+    advice: what else could be done about other classes.
+    """
     found = [entry.wnid for entry in card.classes]
     if found != wnids:
         differing = next(
@@ -159,7 +170,7 @@ def check_same_classes(card: Card, wnids: list[str], side: int, what: str) -> No
         )
         raise UserError(
             f"{what} has other classes than the training data: {differing[0]} in place of "
-            f"{differing[1]}; prepare both from one source, or name another beton"
+            f"{differing[1]}; prepare both from one source, or name another beton{advice}"
         )
     if card.side != side:
         raise UserError(

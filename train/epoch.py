@@ -18,6 +18,7 @@ from prep.program import UserError
 from train import checkpoint as checkpoints
 from train import optimiser, schedule
 from train.checkpoint import Checkpoint
+from train.clock import duration
 from train.feed import Feeding, compiled_now
 from train.metrics import STEP_INTERVAL, Metrics
 from train.processes import Processes
@@ -27,6 +28,8 @@ from train.signals import Signals
 from train.state import Data, RunSettings, State
 from train.step import Updater
 from train.sums import NAMES, Means
+
+LONG = 600.0  # seconds of a run that are worth a line beforehand
 
 
 class Wish(enum.IntEnum):
@@ -106,7 +109,9 @@ def train_epoch(run: Run) -> dict[str, float] | None:
                 means = sums.take()
                 _check_finite(means, run)
                 norm = {"gradient_norm": float(run.updater.gradient_norm())}
-                run.row("step", _named(means) | clock.window() | norm | {"learning_rate": rate})
+                window = clock.window()
+                run.row("step", _named(means) | window | norm | {"learning_rate": rate})
+                _tell_time(run, window["images_per_s"])
             run.screen.step(state.epoch_step, _running_figures(run, rate))
             wish = run.agreed_wish()
             if wish == Wish.STOP or (wish == Wish.CHECKPOINT and not last):
@@ -116,6 +121,20 @@ def train_epoch(run: Run) -> dict[str, float] | None:
             clock.ask()
     clock.stop()
     return _named(sums.means()) | clock.figures() | {"learning_rate": _set_rate(run)}
+
+
+def _tell_time(run: Run, images_per_s: float) -> None:
+    """Once a start, where it is long: how long all epochs that are left would take."""
+    state, recipe = run.state, run.settings.recipe
+    if state.time_told:
+        return
+    state.time_told = True
+    images = (recipe.epochs - state.epoch) * len(run.data.train) - state.clock.images
+    if (seconds := images / images_per_s) > LONG:
+        run.screen.line(
+            f"at {images_per_s:,.0f} images/s training to epoch {recipe.epochs} takes "
+            f"{duration(seconds)}, without validation"
+        )
 
 
 def _set_rate(run: Run) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
 from prep.locks import only_run
-from prep.program import UserError
+from prep.program import ToldExit, UserError, counted, examples
 from train import checkpoint as checkpoints
 from train import evaluate, provenance, schedule, summary
 from train.epoch import Run, Wish, train_epoch
@@ -58,13 +59,29 @@ def _places(settings: RunSettings, processes: Processes) -> Iterator[Screen]:
         with Screen(silent=True) as screen:
             yield screen
         return
-    settings.out.mkdir(parents=True, exist_ok=True)
+    _make_folder(settings.out)
     patience = LEASE if begun_again() else 0.0
     with (
         only_run(settings.out / ".lock", settings.out, patience=patience),
         Screen(settings.out / LOG_NAME) as screen,
     ):
         yield screen
+
+
+def _make_folder(out: Path) -> None:
+    """Raises UserError when `out` cannot be made, or holds other things than a run."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out {out} cannot be made: {error.strerror}; give another folder"
+        ) from error
+    found = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    if found and not found & {LOG_NAME, checkpoints.FILE_NAME, provenance.FILE_NAME}:
+        raise UserError(
+            f"--out {out} holds other things than a run ({examples(sorted(found))}); give a folder "
+            "that is new or empty"
+        )
 
 
 def _run(
@@ -120,7 +137,8 @@ def _run(
                     f"{signals.name}: checkpoint {path} after step {state.step}; the same command "
                     "carries on"
                 )
-                raise SystemExit(signals.exit_code)
+                raise ToldExit(signals.exit_code)
+        screen.line(_ended_line(recipe, state.history, out))
     return path
 
 
@@ -189,6 +207,14 @@ def _val_figures(score: Score) -> dict[str, float]:
         "val_top1_error": score.top1_error,
         "val_top5_error": score.top5_error,
     }
+
+
+def _ended_line(recipe: Recipe, history: schedule.History, out: Path) -> str:
+    watch = recipe.watch
+    known = [(row[watch], number) for number, row in enumerate(history, 1) if watch in row]
+    best = f", the best by {watch} is epoch {min(known)[1]}" if known else ""
+    report = f"`train report {shlex.quote(str(out))}`"
+    return f"{counted(len(history), 'epoch')} done{best}; {report} shows the run"
 
 
 def _epoch_line(epoch: int, recipe: Recipe, figures: dict[str, float]) -> str:

@@ -171,6 +171,10 @@ def recipe_text(name_or_path: str) -> str:
         )
     try:
         return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"recipe {path} does not exist; `train recipes NAME` prints one to begin with"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {path} cannot be read: {error}; give a .toml file") from error
 

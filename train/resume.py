@@ -59,7 +59,10 @@ def check_origin(settings: RunSettings) -> None:
         return
     begins = settings.resume == "never" or not (settings.out / checkpoints.FILE_NAME).exists()
     if begins and not given.exists():
-        raise UserError(f"{option} {given} does not exist; give the --out folder of a `train run`")
+        words = "auto, never or " if option == "--resume" else ""
+        raise UserError(
+            f"{option} {given} does not exist; give {words}the --out folder of a `train run`"
+        )
     if settings.init is None:
         return
     if option == "--resume":
@@ -84,9 +87,11 @@ def check_resumable(
     for field in dataclasses.fields(Recipe):
         old, new = getattr(checkpoint.recipe, field.name), getattr(recipe, field.name)
         if old != new and field.name not in free:
+            name = "recipe" if field.name == "name" else field.name
             raise UserError(
-                f"{origin} was trained with {field.name} {old!r}, this command says {new!r}; give "
-                "another --out, or --resume never to start over"
+                f"{origin} was trained with {name} {old!r}, this command says {new!r}; give "
+                f"another --out (with --init {origin} it begins with these weights), or --resume "
+                "never to start over"
             )
     if checkpoint.data.pixels_id != data.pixels_id:
         raise UserError(

@@ -32,7 +32,10 @@ def open_data(settings: RunSettings) -> Data:
     if settings.val_beton is None:
         return data
     val, known = datasets.open_dataset(settings.val_beton), data.trained_on
-    datasets.check_same_classes(val.card, known.wnids, known.side, str(settings.val_beton))
+    advice = ""
+    if settings.val_beton == settings.beton.with_name("val.beton"):
+        advice = "; a val.beton beside the training data is taken unless --val-beton names another"
+    datasets.check_same_classes(val.card, known.wnids, known.side, str(settings.val_beton), advice)
     return dataclasses.replace(data, val=val)
 
 
@@ -62,6 +65,11 @@ def chosen_feed(settings: RunSettings, data: Data) -> Feed:
 def open_train_data(beton: Path) -> Data:
     """A training beton and its statistics, without validation data."""
     train = datasets.open_dataset(beton)
+    if len(train.card.classes) == 1:
+        raise UserError(
+            f"{beton} has one class, {train.card.class_names[0]}: there is nothing to tell apart; "
+            "give `prep resize` the folder above the class folders"
+        )
     statistics = datasets.training_statistics(train)
     return Data(train, None, statistics, checkpoints.trained_on(train.card, statistics))
 

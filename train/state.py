@@ -70,6 +70,7 @@ class State:
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     origin: str = ""  # the checkpoint that --resume or --init named when the run began, or ""
     pipeline_compiled: bool = False  # when the first batch is asked for, or loaded
+    time_told: bool = False  # how long the run will take
 
     def end_epoch(self, measured: dict[str, float]) -> None:
         self.epoch += 1

@@ -106,9 +106,11 @@ def said_of_drops(runs: Sequence[Run]) -> str:
 
 
 def has_thin_line(runs: Sequence[Run]) -> bool:
-    """Whether learning() draws the steps of a run behind its epochs."""
-    steps = len(runs) == 1 and by_step(runs[0], "loss")[0]
-    return bool(steps and by_epoch(runs[0], "loss")[0])
+    """Whether learning() draws the steps of a run behind its epochs, of which there are fewer."""
+    if len(runs) > 1:
+        return False
+    (steps, _), (epochs, _) = by_step(runs[0], "loss"), by_epoch(runs[0], "loss")
+    return len(steps) > len(epochs) > 0
 
 
 def speed(runs: Sequence[Run]) -> list[Curve]:
@@ -133,7 +135,8 @@ def _training_and_validation(
         (f"{of}validation", other, False, by_epoch(run, f"val_{name}")),
     ]
     lines = []
-    if runs == 1 and (steps := by_step(run, name))[0]:
+    steps = by_step(run, name)
+    if runs == 1 and len(steps[0]) > len(parts[0][3][0]):
         lines.append(Line("training, as it went", colour, steps, faint=bool(parts[0][3][0])))
     for label, ink, dashed, points in parts:
         if not points[0]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from prep.program import counted
+from train.clock import duration
 from train.dataset import Dataset
 from train.networks.layers import AlexNet
 from train.report import published, recipe_values
@@ -59,7 +60,7 @@ def facts(run: Run, network: AlexNet) -> list[tuple[str, str]]:
         ("trained", f"{_trained(run)}, at most {counted(checkpoint.recipe.epochs, 'epoch')}"),
     ]
     if run.epochs:
-        found.append(("time", f"{_duration(run.seconds)} of training, without validation"))
+        found.append(("time", f"{duration(run.seconds)} of training, without validation"))
     if start:
         others = f" in {start.processes} processes" if start.processes > 1 else ""
         found.append(("on", f"{_device(start.device, start.cpu)}{others}"))
@@ -110,7 +111,7 @@ def compared(runs: Sequence[Run]) -> list[Compared]:
 
 def _compared(run: Run) -> Compared:
     last = run.epochs[-1] if run.epochs else {}
-    speeds = [float(row["images_per_s"]) for row in run.epochs]
+    images = sum(float(row["images_per_s"]) * float(row["seconds"]) for row in run.epochs)
     return Compared(
         label=run.label,
         recipe=run.checkpoint.recipe.name,
@@ -118,8 +119,8 @@ def _compared(run: Run) -> Compared:
         last=_errors(last),
         best=f"{_errors(run.best)}, epoch {run.best['epoch']}" if run.best else NONE,
         loss=f"{last['loss']:.3f}" if last.get("loss") is not None else NONE,
-        rate=f"{sum(speeds) / len(speeds):,.0f}" if speeds else NONE,
-        hours=_duration(run.seconds) if speeds else NONE,
+        rate=f"{images / run.seconds:,.0f}" if run.seconds else NONE,
+        hours=duration(run.seconds) if run.seconds else NONE,
         views=run.checkpoint.recipe.val_views,
         val_pixels_id=run.checkpoint.val_pixels_id,
     )
@@ -151,11 +152,3 @@ def _trained(run: Run) -> str:
 
 def _device(device: str, cpu: str) -> str:
     return cpu if device == "cpu" else device
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
