@@ -11,7 +11,7 @@ of_the_lock := --constraint requirements.lock --python-version 3.11 --generate-h
 setup:
 	@$(root)setup.sh
 
-demo: setup  ## sample, resize, stats, write-beton, train, eval, classify: 4 minutes on two cores
+demo: setup  ## sample, resize, stats, write-beton, train, eval, classify: two minutes on two cores
 	@cd $(root) && $(python) benchmarks/demo.py
 
 test: setup

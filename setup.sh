@@ -68,3 +68,4 @@ awk '/^uv==/ {wanted = 1} wanted {print} wanted && !/\\$/ {exit}' requirements.l
     --compile-bytecode -r requirements.lock
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
 echo "$wanted" >"$stamp"
+echo "setup: done; \`. .venv/bin/activate\` puts prep and train on the path"

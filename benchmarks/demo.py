@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ PICTURES = {
     "predictions": "predictions.png",
 }
 EPOCHS = load_recipe("demo").epochs
+# What a command prints goes through a pipe, which has no width.
+WIDE = {**os.environ, "COLUMNS": str(shutil.get_terminal_size().columns)}
 
 
 def main(out: Path) -> None:
@@ -101,7 +104,7 @@ def shell(program: str, *arguments: object) -> tuple[float, str]:
     print(f"$ {program} {' '.join(words)}", flush=True)
     started = time.monotonic()
     done = subprocess.run(
-        [PROGRAMS / program, *words], stdout=subprocess.PIPE, text=True, check=False
+        [PROGRAMS / program, *words], stdout=subprocess.PIPE, text=True, check=False, env=WIDE
     )
     seconds = time.monotonic() - started
     print(done.stdout, end="", flush=True)

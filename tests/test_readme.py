@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ PAGES = measured.pages()
 README = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 PROGRAMS = Path(sys.executable).parent
 # A minute's training in place of days: appended to the README's command.
-SMALL = "--recipe demo --out runs/paper --set epochs=1 --set width=0.1 --set warmup_epochs=0.1"
+SMALL = "--recipe demo --set epochs=1 --set width=0.1 --set warmup_epochs=0.1"
 
 
 def readme_commands() -> list[str]:
@@ -44,15 +45,18 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ILSVRC2012/ (drawn) and two photos in an empty folder, after all of the README's commands."""
+    """ILSVRC2012/ (drawn), class folders, two photos; after all of the README's commands."""
     folder = tmp_path_factory.mktemp("readme")
     drawn = shell("prep sample ILSVRC2012 --classes 3 --per-class 40 --val-per-class 5", folder)
     assert drawn.returncode == 0, drawn.stderr
     originals = sorted((folder / "ILSVRC2012" / "val").glob("*/*.JPEG"))
     for number in (1, 2):
         (folder / f"photo{number}.jpg").write_bytes(originals[number].read_bytes())
+    shutil.copytree(folder / "ILSVRC2012" / "val", folder / "PICTURES")
     for command in readme_commands():
         small = f"{command} {SMALL}" if command.startswith("train run") else command
+        if small != command and "--out" not in command:
+            small += " --out runs/paper"
         done = shell(small, folder)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     return folder

@@ -44,8 +44,8 @@ def report(
     device: DeviceOption = None,
     workers: Workers = None,
 ) -> None:
-    """Write an HTML page that shows a run: figures, curves, kernels, predictions, recipe, data. Of
-    the first of several runs; the others' curves and figures beside it."""
+    """Write an HTML page that shows a run. Figures, curves, kernels, predictions, recipe, data; of
+    the first of several runs, with the others' curves and figures beside it."""
     for run in runs:
         check_run(run)
     for named in (beton, val_beton):
