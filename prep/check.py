@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from prep.comparison import compare, first_of, knowing, match
 from prep.manifest import Manifest, load
-from prep.program import UserError
+from prep.program import UserError, counted, examples
 from prep.progress import SOON, progress
 from prep.sources.listing import Listing, Source, Split
 from prep.sources.tars import READ_AHEAD, DamagedArchiveError, members
@@ -116,6 +116,32 @@ def contradictions(
         if set(archive.holds) & {*wanted, "devkit"} and (source.root / archive.file).is_file()
     }
     return gaps + compare(about, source.classes, images, sizes)
+
+
+def notes(source: Source, divide: str) -> list[str]:
+    """What may be a slip, though it contradicts nothing, in sentences; archives are not read.
+
+    divide: what makes a val split, such as --val-fraction 0.2; "": val is not wanted.
+    """
+    found, classes, splits = [], source.classes, source.splits
+    if len(classes) == 1:
+        found.append(
+            f"there is one class only, {classes[0]}; is {source.root} the folder above the class "
+            "folders?"
+        )
+    train, val = splits.get("train"), splits.get("val")
+    if train and not val and divide and not train.of_archives:  # which cannot be divided
+        found.append(f"no validation split; {divide} would make one of train")
+    taught, judged = (split.counts(len(classes)) if split else None for split in (train, val))
+    if taught is not None and judged is not None:
+        lacking = [classes[n] for n in np.flatnonzero((taught > 0) & (judged == 0)).tolist()]
+        if lacking:
+            verb = "has" if len(lacking) == 1 else "have"
+            found.append(
+                f"{counted(len(lacking), 'class')} of train {verb} no picture in val: "
+                f"{examples(lacking)}"
+            )
+    return found
 
 
 def look_inside(source: Source, manifest: Manifest | None, jobs: int | None) -> Contents:

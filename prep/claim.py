@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from prep import prepared
 from prep.files import naming
 from prep.locks import EXCLUSIVE, SHARED, lock, only_run
 from prep.program import UserError
@@ -90,13 +91,10 @@ def claimed(folder: Path, out: Path, part: bool = False) -> Iterator[Claim]:
 def work_folder(source: Path, out: Path, part: bool = False) -> Iterator[tuple[Path, Claim]]:
     """Make `out`, and OUT/.prep for the work on it, which no other run writes, or parts only.
 
-    Raises UserError when `out` lies in the folder `source` or cannot be made.
+    Raises UserError when `out` lies in the folder `source` or in a prepared split, or cannot be
+    made.
     """
-    if out.resolve().is_relative_to(source.resolve()):
-        raise UserError(
-            f"{out} lies in the source {source}, where it would be taken for pictures of it; "
-            "give a folder elsewhere"
-        )
+    _refuse_place(source, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -112,6 +110,26 @@ def work_folder(source: Path, out: Path, part: bool = False) -> Iterator[tuple[P
                     _give_back(work)
     finally:
         _remove_if_empty(work)  # on NFS a file that is removed keeps its folder until it is closed
+
+
+def _refuse_place(source: Path, out: Path) -> None:
+    """What is written among pictures would be taken for some of them."""
+    place = out.resolve()
+    if place == source.resolve():
+        raise UserError(f"{out} is the source itself; give a folder elsewhere")
+    if place.is_relative_to(source.resolve()):
+        raise UserError(
+            f"{out} lies in the source {source}, where it would be taken for pictures of it; "
+            "give a folder elsewhere"
+        )
+    for folder in (place, *place.parents):
+        if (
+            folder.name  # "/" has none
+            and prepared.manifest_path(folder).exists()
+            and prepared.split_card_path(folder).exists()
+        ):
+            lies = "is" if folder == place else "lies in"
+            raise UserError(f"{out} {lies} the prepared split {folder}; give a folder elsewhere")
 
 
 def _give_back(folder: Path) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prep.cli_source import manifest_named, tell_skipped
+from prep.cli_source import DIVIDE, manifest_named
+from prep.cli_tell import tell_notes, tell_skipped
 from prep.options import Clutter, Jobs, Json, ManifestName, SourceFolder, SplitName, Which
 from prep.program import UserError, counted, say, say_json
 
@@ -36,6 +37,8 @@ def check(
     found = find_source(source, split.splits, known, clutter, jobs)
     known = known or stage.manifest_of(found)
     tell_skipped(found)
+    notes = stage.notes(found, f"`prep resize {DIVIDE}`" if split is Which.all else "")
+    tell_notes(notes)
     contents = stage.look_inside(found, known, jobs)
     wrong = stage.contradictions(found, known, split.splits, contents.counts)
     if not as_json:
@@ -47,7 +50,7 @@ def check(
         wrong += [] if right else [f"{archive} is not as published: its md5 is another"]
     if md5 and not md5s:
         say("md5: nothing to check, no archive with a known md5 is there", err=as_json)
-    result = _checked(found, known, contents, md5s, wrong) if as_json else {}
+    result = _checked(found, known, contents, md5s, wrong, notes) if as_json else {}
     for sentence in wrong:
         say(f"contradiction: {sentence}", err=as_json)
     if wrong:
@@ -66,6 +69,7 @@ def _checked(
     contents: Contents,
     md5s: dict[str, bool],
     wrong: list[str],
+    notes: list[str],
 ) -> dict[str, Any]:
     """What `check --json` prints."""
     return {
@@ -84,4 +88,5 @@ def _checked(
         "oddities": [dataclasses.asdict(odd) for odd in contents.oddities],
         "md5_right": md5s,
         "contradictions": wrong,
+        "notes": notes,
     }

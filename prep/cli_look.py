@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from prep.options import BetonFile, Jobs, Json, Png
 from prep.program import UserError, counted, output_path, rate, say, say_json
+
+MOST_LINES = 20  # of damaged places; --json has more
 
 
 def verify(beton: BetonFile, as_json: Json = False, jobs: Jobs = None) -> None:
@@ -19,7 +22,12 @@ def verify(beton: BetonFile, as_json: Json = False, jobs: Jobs = None) -> None:
     from prep.verify import verify as check
 
     started = time.monotonic()
-    card = check(beton, jobs)
+    try:
+        card = check(beton, jobs)
+    except UserError as error:
+        if not as_json:
+            _tell_damage(error.found or {})
+        raise
     seconds = time.monotonic() - started
     if as_json:
         say_json(
@@ -44,6 +52,18 @@ def verify(beton: BetonFile, as_json: Json = False, jobs: Jobs = None) -> None:
             f"`prep stats {beton}`",
             err=True,
         )
+
+
+def _tell_damage(found: Mapping[str, Any]) -> None:
+    """A line a damaged place; one alone is in the error's line."""
+    from prep.verify import in_words
+
+    count = found.get("damaged_places", 0)
+    if count > 1:
+        for place in found["damaged"][:MOST_LINES]:
+            say(in_words(place))
+    if count > MOST_LINES:
+        say(f"and {count - MOST_LINES:,} more")
 
 
 def inspect(beton: BetonFile, png: Png = None, as_json: Json = False) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prep.cli_tell import tell, tell_notes, tell_part, tell_skipped
 from prep.options import (
     Backend,
     BackendName,
@@ -35,14 +36,13 @@ from prep.options import (
     part_of,
     seed_of,
 )
-from prep.program import counted, rate, say, say_json
 
 if TYPE_CHECKING:
-    from prep.finish import SplitSummary
     from prep.images import Settings
     from prep.manifest import Manifest
-    from prep.resize import PartSummary
     from prep.sources.listing import Source
+
+DIVIDE = "--val-fraction 0.2"  # as an example
 
 
 def resize(
@@ -93,12 +93,13 @@ def resize(
         max_rejects=max_rejects,
         expected=None if partial else known,
     )
-    if part:
+    if part:  # what the whole run says of the source is not said by each
         parts = stage.resize_part(found, out, options)
-        _tell_part(parts, out, part, time.monotonic() - started, as_json)
+        tell_part(parts, out, part, time.monotonic() - started, as_json)
     else:
+        _note(found, split, val_fraction)
         done = stage.resize(found, out, options)
-        _tell(done, out, "", time.monotonic() - started, as_json)
+        tell(done, out, "", time.monotonic() - started, as_json)
 
 
 def build(
@@ -133,8 +134,9 @@ def build(
         max_rejects=max_rejects,
         expected=None if partial else known,
     )
+    _note(found, split, val_fraction)
     done = stage.build(found, dest, options)
-    _tell(done, dest, ".beton", time.monotonic() - started, as_json)
+    tell(done, dest, ".beton", time.monotonic() - started, as_json)
 
 
 def _found(
@@ -169,6 +171,13 @@ def _found(
     return found, known
 
 
+def _note(source: Source, split: Which, val_fraction: float | None) -> None:
+    from prep.check import notes
+
+    undivided = split is Which.all and val_fraction is None
+    tell_notes(notes(source, DIVIDE if undivided else ""))
+
+
 def _settings(
     size: int,
     quality: int,
@@ -189,82 +198,6 @@ def _settings(
         on_truncated=on_truncated.value,
         max_pixels=max_pixels,
     )
-
-
-def _tell(
-    summaries: list[SplitSummary], out: Path, ending: str, seconds: float, as_json: bool
-) -> None:
-    """What became of each split, which is OUT/<split><ending>."""
-    if as_json:
-        splits = {
-            summary.split: {
-                "path": f"{out / summary.split}{ending}",
-                "images": summary.samples,
-                "rejected": summary.rejected,
-                "already_done": summary.already_done,
-                "done_now": summary.done_now,
-            }
-            for summary in summaries
-        }
-        rejects = str(out / "rejects.jsonl")
-        say_json({"splits": splits, "rejects": rejects, "seconds": seconds})
-        return
-    for summary in summaries:
-        state = ", already prepared" if summary.already_done else ""
-        say(
-            f"{out / summary.split}{ending}: {counted(summary.samples, 'image')}, "
-            f"{summary.rejected} rejected{state}"
-        )
-    done = sum(summary.done_now for summary in summaries)
-    if done:
-        say(f"{counted(done, 'picture')} in {seconds:.1f} s, {rate(done, seconds)}")
-    if any(summary.rejected for summary in summaries):
-        say(f"rejected with their reasons: {out / 'rejects.jsonl'}")
-
-
-def _tell_part(
-    summaries: list[PartSummary], out: Path, part: str, seconds: float, as_json: bool
-) -> None:
-    """What one of the parts of a run has done, and what is left."""
-    if as_json:
-        splits = {
-            summary.split: {
-                "done_now": summary.done_now,
-                "units": summary.units,
-                "missing": summary.missing,
-            }
-            for summary in summaries
-        }
-        say_json({"part": part, "splits": splits, "seconds": seconds})
-        return
-    for summary in summaries:
-        if not summary.units:
-            say(f"{out / summary.split}: already prepared")
-        else:
-            done = f"part {part}, {counted(summary.done_now, 'picture')}"
-            left = f"{summary.missing} of {counted(summary.units, 'unit')} left by all parts"
-            say(f"{out / summary.split}: {done}; {left}")
-    if pictures := sum(summary.done_now for summary in summaries):
-        say(f"{counted(pictures, 'picture')} in {seconds:.1f} s, {rate(pictures, seconds)}")
-    if any(summary.units for summary in summaries):
-        say("when every part is done, the same command without --part finishes")
-
-
-def tell_skipped(source: Source) -> None:
-    """What was passed over in a source, on standard error."""
-    skipped = source.skipped
-    if skipped.count:
-        say(
-            f"{counted(skipped.count, 'file')} passed over, such as {skipped.first}: no pictures "
-            "by their names, or no regular files",
-            err=True,
-        )
-    if skipped.hidden:
-        say(
-            f"{counted(len(skipped.hidden), 'folder')} of pictures passed over, such as "
-            f"{skipped.hidden[0]}: names that begin with a dot are hidden ones",
-            err=True,
-        )
 
 
 def manifest_named(name: str | None) -> Manifest | None:

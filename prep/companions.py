@@ -35,6 +35,22 @@ def check_names(split: PreparedSplit, path: Path) -> None:
         )
     for place in (handover.card_path(path), handover.records_path(path), handover.stats_path(path)):
         refuse_other_kinds(place)
+    _refuse_another_split(split.card.split, path)
+
+
+def _refuse_another_split(split: str, path: Path) -> None:
+    """The beton of train is not lost to a slip of the pen; a damaged card tells nothing."""
+    if not path.exists():
+        return
+    try:
+        there = handover.read_card(handover.card_path(path)).split
+    except UserError:
+        return
+    if there != split:
+        raise UserError(
+            f"{path} is of the split {there}, this would put {split} in its place; give another "
+            "name, or remove it"
+        )
 
 
 def statistics_of(split: PreparedSplit) -> Statistics | None:

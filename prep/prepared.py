@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from prep.files import check_regular, whole_file
 from prep.handover import Card, pixels_id, read_card
 from prep.place import Place
-from prep.program import UserError
+from prep.program import UserError, why_not
 
 SCHEMA = pa.schema(
     [
@@ -170,7 +170,9 @@ def plan_of(folder: Path) -> dict[str, Any]:
 def open_prepared(folder: Path) -> PreparedSplit:
     """Open OUT/<split>. Raises UserError when it is no prepared split."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give OUT/train or OUT/val of `prep resize`")
+        raise UserError(
+            f"{folder} {why_not(folder, 'a folder')}; give OUT/train or OUT/val of `prep resize`"
+        )
     if not split_card_path(folder).exists():
         if split_card_path(folder / "train").exists():
             raise UserError(f"{folder} is a whole prepared set; give {folder / 'train'}")

@@ -20,7 +20,7 @@ import simplejpeg
 from PIL import Image
 
 from prep.drawing import draw
-from prep.files import whole_folder
+from prep.files import naming, whole_folder
 from prep.motifs import Recipe, recipes
 from prep.program import UserError
 from prep.progress import Report
@@ -76,7 +76,7 @@ def draw_sample(
     _check_counts(classes=classes, per_class=per_class, val_per_class=val_per_class)
     if seed < 0:
         raise UserError(f"seed is {seed}; give 0 or more")
-    with whole_folder(out.resolve()) as folder:
+    with whole_folder(out.resolve()) as folder, naming(out):  # of a write that fails, the disk full
         pictures = _plan(folder, classes, per_class, val_per_class, seed)
         for parent in {picture.path.parent for picture in pictures}:
             parent.mkdir(parents=True)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import heapq
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +27,13 @@ from prep.files import naming
 from prep.handover import Card, Records
 from prep.order import labels_of
 from prep.page import jpeg_fault
-from prep.program import UserError, counted
+from prep.program import UserError, counted, why_not
 from prep.progress import progress
 from prep.units import run_units
 
 UNIT_PAGES = 4  # some 1,000 JPEGs: about a second of one core
 REMEDY = "write the beton again or copy it again"
+MOST_PLACES = 1000  # of damage, that are named; the others are counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,23 +47,36 @@ class Unit:
     mode: str
 
 
+class Fault(NamedTuple):
+    """A damaged place."""
+
+    offset: int
+    sample: int | None  # None: padding
+    fault: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Checked:
     """What was found in a unit."""
 
     samples: int
     faults: int
-    first: tuple[int, int | None, str] | None  # offset, sample (None: padding), fault
+    first: list[Fault]  # MOST_PLACES at most
 
 
 def verify(path: Path, jobs: int | None) -> Card:
     """Check the whole file; returns its card.
 
     Raises UserError naming what is wrong: card, records or statistics; header, metadata, table or
-    padding; a sample with its class and offset; or, where all of that is right, the sha256.
+    padding; samples with class and offset, in `found` too; or, where all of that is right, the
+    sha256.
     """
+    if path.suffix != ".beton":  # of a companion the next lines would say that another is missing
+        raise UserError(f"{path} is no .beton; give FILE.beton")
     if not path.is_file():
-        raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
+        raise UserError(
+            f"{path} {why_not(path, 'a file')}; give a .beton written by `prep write-beton`"
+        )
     card = handover.read_beton_card(path)
     records = handover.read_records_of(path, card)
     _check_statistics(path, card)
@@ -69,14 +84,17 @@ def verify(path: Path, jobs: int | None) -> Card:
     digest = hashlib.sha256()
     with path.open("rb") as file, naming(path):
         _check_structure(file, path, layout, card)
-        checked = []
+        count, first = 0, list[Fault]()
         with progress(f"verify {path.name}", card.samples) as report:
             for unit in run_units(verify_unit, _units(path, layout, records, card), jobs):
-                checked.append(unit)
+                count += unit.faults
+                if unit.first:
+                    found = [*first, *unit.first]
+                    first = heapq.nsmallest(MOST_PLACES, found, key=lambda fault: fault.offset)
                 # As much as a unit has: in step with the workers, whose pages are in the cache.
                 digest.update(file.read(UNIT_PAGES * beton.PAGE_SIZE))
                 report(unit.samples, unit.faults)
-        _refuse_faults(path, card, checked)
+        _refuse_faults(path, card, count, first)
         while data := file.read(beton.PAGE_SIZE):
             digest.update(data)
     if digest.hexdigest() != card.sha256:
@@ -126,7 +144,7 @@ def _units(path: Path, layout: Layout, records: Records, card: Card) -> Iterator
 
 def verify_unit(unit: Unit) -> Checked:
     """Checksum and decode the samples of some pages, and look at the zeros behind them."""
-    faults: list[tuple[int, int | None, str]] = []
+    faults: list[Fault] = []
     crc32 = iter(unit.crc32.tolist())
     with unit.path.open("rb") as file:
         for page in unit.pages:
@@ -134,12 +152,12 @@ def verify_unit(unit: Unit) -> Checked:
             records = zip(page.bounds, page.samples, page.records(memoryview(data)), strict=False)
             for start, sample, record in records:
                 if fault := _fault(record, next(crc32), unit.side, unit.mode):
-                    faults.append((page.start + start, sample, fault))
+                    faults.append(Fault(page.start + start, sample, fault))
             rest = np.frombuffer(data, np.uint8)[page.bounds[-1] :]
             if rest.any():
                 place = page.start + page.bounds[-1] + int((rest != 0).argmax())
-                faults.append((place, None, padding_fault(place)))
-    return Checked(len(unit.crc32), len(faults), faults[0] if faults else None)
+                faults.append(Fault(place, None, padding_fault(place)))
+    return Checked(len(unit.crc32), len(faults), faults[:MOST_PLACES])
 
 
 def _read_page(file: BinaryIO, page: Page, path: Path) -> bytes:
@@ -163,14 +181,28 @@ def _fault(data: memoryview, crc32: int, side: int, mode: str) -> str | None:
     return jpeg_fault(data, side, decode=True)
 
 
-def _refuse_faults(path: Path, card: Card, checked: list[Checked]) -> None:
-    firsts = [unit.first for unit in checked if unit.first]
-    if not firsts:
+def _refuse_faults(path: Path, card: Card, count: int, first: list[Fault]) -> None:
+    if not count:
         return
-    offset, sample, fault = min(firsts, key=lambda first: first[0])
-    count = sum(unit.faults for unit in checked)
-    if sample is not None:
-        label = int(labels_of(card)[sample])
-        wnid = f"class {card.classes[label].wnid} ({card.name_of(label)})" if label >= 0 else ""
-        fault = f"sample {sample} of {wnid or 'no class'} at offset {offset}: {fault}"
-    raise UserError(f"{path}: {counted(count, 'damaged place')}; the first: {fault}; {REMEDY}")
+    labels = labels_of(card)
+    places = [_place(card, labels, fault) for fault in first]
+    raise UserError(
+        f"{path}: {counted(count, 'damaged place')}; the first: {in_words(places[0])}; {REMEDY}",
+        found={"damaged_places": count, "damaged": places},
+    )
+
+
+def _place(card: Card, labels: npt.NDArray[np.int64], fault: Fault) -> dict[str, Any]:
+    """A damaged place as --json has it; wnid and name are null where there is no class."""
+    place = fault._asdict() | {"wnid": None, "name": None}
+    if fault.sample is not None and (label := int(labels[fault.sample])) >= 0:
+        place |= {"wnid": card.classes[label].wnid, "name": card.name_of(label)}
+    return place
+
+
+def in_words(place: Mapping[str, Any]) -> str:
+    """A damaged place for people; that of padding says its offset itself."""
+    if place["sample"] is None:
+        return str(place["fault"])
+    of_class = f"class {place['wnid']} ({place['name']})" if place["wnid"] else "no class"
+    return f"sample {place['sample']} of {of_class} at offset {place['offset']}: {place['fault']}"

@@ -213,7 +213,7 @@ def test_what_is_no_beton_is_refused(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_missing_beton_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"x\.beton is not a file"):
+    with pytest.raises(UserError, match=r"x\.beton does not exist"):
         open_beton(tmp_path / "x.beton")
 
 

@@ -191,6 +191,37 @@ def test_resize_counts_what_archives_held(tmp_path: Path) -> None:
     assert resize(full, tmp_path / "out2", options)[0].samples == 5
 
 
+def test_what_may_be_a_slip_is_noted(tmp_path: Path) -> None:
+    whole = tree(tmp_path / "whole")
+    assert check.notes(whole, "--x") == []
+    alone = whole.keep(("train",))
+    assert check.notes(alone, "--x") == ["no validation split; --x would make one of train"]
+    assert check.notes(alone, "") == []
+    assert check.notes(whole.keep(("val",)), "--x") == []
+    one = tree(tmp_path / "one", counts=(3,))
+    assert check.notes(one, "--x") == [
+        f"there is one class only, {WNIDS[0]}; is {one.root} the folder above the class folders?"
+    ]
+
+
+def test_classes_without_a_validation_picture_are_noted(tmp_path: Path) -> None:
+    for number in range(5):
+        for split in ("train", "val"):
+            (tmp_path / split / f"c{number}").mkdir(parents=True)
+        (tmp_path / "train" / f"c{number}" / "1.jpg").write_bytes(b"x")
+    (tmp_path / "val" / "c4" / "1.jpg").write_bytes(b"x")
+    said = "4 classes of train have no picture in val: c0, c1, c2, ..."
+    assert check.notes(find_source(tmp_path), "") == [said]
+    for number in (0, 1, 2):
+        (tmp_path / "val" / f"c{number}" / "1.jpg").write_bytes(b"x")
+    said = "1 class of train has no picture in val: c3"
+    assert check.notes(find_source(tmp_path), "") == [said]
+
+
+def test_of_archives_nothing_is_noted_that_only_reading_tells(tmp_path: Path) -> None:
+    assert check.notes(archives(tmp_path), "--x") == []  # nor can they be divided
+
+
 def test_counts_are_of_every_class_even_an_empty_one(tmp_path: Path) -> None:
     contents = look_inside(tree(tmp_path, val=1), None, 1)
     assert np.array_equal(contents.counts["train"], [3, 2])

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from prep import build, claim, resize
-from prep.claim import Claim, claimed
+from prep.claim import Claim, claimed, work_folder
 from prep.plan import Options
 from prep.program import UserError
 from prep.sources import find_source
@@ -93,6 +94,35 @@ def test_what_fails_because_another_run_began_is_told_as_that(
         claimed(tmp_path, tmp_path),
     ):
         (tmp_path / "nothing").read_bytes()
+
+
+def test_the_source_itself_is_no_place_to_write(tmp_path: Path) -> None:
+    for out in (tmp_path, tmp_path / "x" / ".."):
+        with pytest.raises(UserError, match=r"is the source itself; give a folder elsewhere"):
+            enter(tmp_path, out)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("within", ["", "new", "n90000001/new"])
+def test_a_prepared_split_is_no_place_to_write(
+    prepared_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: str
+) -> None:
+    copy = Path(shutil.copytree(prepared_set, tmp_path / "out"))
+    before = sorted(copy.rglob("*"))
+    lies = "lies in" if within else "is"
+    wanted = rf"{lies} the prepared split {copy / 'train'}; give a folder elsewhere"
+    with pytest.raises(UserError, match=wanted):
+        enter(tmp_path / "src", copy / "train" / within)
+    monkeypatch.chdir(copy / "train")
+    with pytest.raises(UserError, match=wanted):
+        enter(tmp_path / "src", Path(within))
+    assert sorted(copy.rglob("*")) == before
+    enter(tmp_path / "src", copy)  # the set's own folder: the same command again
+
+
+def enter(source: Path, out: Path) -> None:
+    with work_folder(source, out):
+        pass
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typer.main import get_command
 import prep.cli
 import prep.sources
 import train.cli
+from prep.beton import open_beton
 from prep.program import TERMINATED, UserError
 
 Call = Callable[..., tuple[object, dict[str, Any], str]]
@@ -43,6 +44,9 @@ def test_check(source: Path, call: Call) -> None:
     assert code == 0
     assert told["splits"]["train"]["images"] == 18
     assert told["contradictions"] == []
+    assert told["notes"] == []
+    _, told, err = call("check", source / "train", "-j", 1)
+    assert [f"note: {note}" for note in told["notes"]] == err.splitlines()[:1]
 
 
 @pytest.mark.parametrize(
@@ -122,10 +126,16 @@ def test_too_many_rejects(source: Path, tmp_path: Path, call: Call) -> None:
 def test_damage(copied: Path, call: Call) -> None:
     beton = copied / "train.beton"
     data = bytearray(beton.read_bytes())
-    data[-100_000] ^= 1
+    data[-100_000] ^= 1  # padding
+    data[int(open_beton(beton).layout.ptr[7])] ^= 1
     beton.write_bytes(data)
     code, told, err = call("verify", beton, "-j", 1)
-    assert (code, set(told)) == (1, {"error"})
+    assert (code, set(told)) == (1, {"error", "damaged_places", "damaged"})
+    assert told["damaged_places"] == 2
+    place, padding = told["damaged"]
+    assert (place["sample"], padding["sample"]) == (7, None)
+    assert f"sample {place['sample']} of class {place['wnid']} ({place['name']})" in told["error"]
+    assert f"at offset {place['offset']}: {place['fault']}" in told["error"]
     assert str(beton) in told["error"]
     assert err == f"prep: {told['error']}\n"
 

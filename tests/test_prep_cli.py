@@ -23,7 +23,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import prep
-from prep import handover, stats_sheet
+from prep import cli_look, handover, stats_sheet
+from prep.beton import open_beton
 from prep.cli import app, main
 from prep.files import whole_file
 from prep.handover import ClassEntry
@@ -212,11 +213,13 @@ def test_a_seed_of_nothing_says_what_it_is_of() -> None:
     ("arguments", "said"),
     [
         (["resize", "nowhere", "out"], "nowhere does not exist"),
-        (["stats", "nowhere"], "nowhere is not a folder"),
-        (["write-beton", "nowhere", "a.beton"], "nowhere is not a folder"),
-        (["write-beton", "nowhere", "a.txt"], "a.txt should be called NAME.beton|nowhere is not"),
-        (["verify", "nowhere.beton"], "nowhere.beton is not a file"),
-        (["inspect", "nowhere.beton"], "nowhere.beton is not a file"),
+        (["stats", "nowhere"], "nowhere does not exist"),
+        (["write-beton", "nowhere", "a.beton"], "nowhere does not exist"),
+        (["write-beton", "nowhere", "a.txt"], "a.txt should be called NAME.beton|nowhere does not"),
+        (["verify", "nowhere.beton"], "nowhere.beton does not exist"),
+        (["verify", "empty/train.json"], "empty/train.json is no .beton; give FILE.beton"),
+        (["inspect", "nowhere.beton"], "nowhere.beton does not exist"),
+        (["inspect", "empty"], "empty is not a file"),
         (["resize", "empty", "out"], "empty has no class folders"),
     ],
 )
@@ -239,7 +242,7 @@ def test_a_failure_of_the_real_process_is_one_line_and_exit_1() -> None:
     command = [sys.executable, "-m", "prep.cli", "verify", "no.beton"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("prep: no.beton is not a file")
+    assert ended.stderr.startswith("prep: no.beton does not exist")
     assert ended.stderr.count("\n") == 1
 
 
@@ -250,7 +253,7 @@ def test_debug_lets_the_traceback_through(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["prep", *arguments])
-    with pytest.raises(UserError, match=r"no\.beton is not a file"):
+    with pytest.raises(UserError, match=r"no\.beton does not exist"):
         main()
 
 
@@ -266,6 +269,25 @@ def test_a_damaged_beton_is_one_line_from_each_command(
         assert ended.code == 1
         assert re.fullmatch(rf"prep: {path}: .*sample 0.*\n", ended.err)
     assert not (tmp_path / "x.png").exists()
+
+
+def test_every_damaged_place_has_a_line_up_to_twenty(
+    betons: Path, tmp_path: Path, prep_program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copytree(betons, tmp_path / "b")) / "train.beton"
+    layout = open_beton(path).layout
+    with path.open("r+b") as file:
+        for sample in (2, 5, 11):
+            file.seek(int(layout.ptr[sample]))
+            file.write(b"no")
+    ended = prep_program("verify", path, "-j", "1")
+    assert ended.code == 1
+    lines = ended.out.splitlines()
+    assert [re.match(r"sample \d+ of class \w+ \(\w+\) at offset \d+: its", x) for x in lines]
+    assert [int(line.split()[1]) for line in lines] == [2, 5, 11]
+    assert f"prep: {path}: 3 damaged places; the first: {lines[0]}; write" in ended.err
+    monkeypatch.setattr(cli_look, "MOST_LINES", 2)
+    assert prep_program("verify", path, "-j", "1").out.splitlines() == [*lines[:2], "and 1 more"]
 
 
 def test_a_full_disk_is_one_line_from_build_too(
@@ -540,6 +562,17 @@ def interrupt(_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_a_report_without_the_source_it_names_writes_nothing(
+    copy: Path, prep_program: Program
+) -> None:
+    for wrong, state in (("gone", "does not exist"), ("train.json", "is not a folder")):
+        ended = prep_program("report", copy, "--source", copy / wrong)
+        said = f"prep: --source {copy / wrong} {state}; give the folder of the originals, or leave"
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.err.startswith(said)
+        assert not (copy / "report.html").exists()
+
+
 def test_a_card_of_another_beton_is_not_shown_for_this_one(
     betons: Path, tmp_path: Path, prep_program: Program
 ) -> None:
@@ -566,6 +599,23 @@ def test_rejects_and_files_passed_over_are_told(source: Path, tmp_path: Path) ->
     assert f"rejected with their reasons: {tmp_path / 'out' / 'rejects.jsonl'}" in result.stdout
     assert f"1 file passed over, such as train/{CLASSES[0]}/notes.txt" in result.stderr
     assert "1 folder of pictures passed over, such as train/.old: names that beg" in result.stderr
+
+
+def test_notes_are_told_of_what_may_be_a_slip(
+    source: Path, tmp_path: Path, prep_program: Program
+) -> None:
+    alone = source / "train"
+    by_resize = "note: no validation split; --val-fraction 0.2 would make one of train\n"
+    by_check = (
+        "note: no validation split; `prep resize --val-fraction 0.2` would make one of train\n"
+    )
+    small = ("--size", "16", "--jobs", "1")
+    assert prep_program("check", alone, "--jobs", "1").err.startswith(by_check)
+    assert by_resize in prep_program("build", alone, tmp_path / "dest", *small).err
+    assert by_resize in prep_program("resize", alone, tmp_path / "out", *small).err
+    for extra in (("--split", "train"), ("--val-fraction", "0.2"), ("--part", "1/1")):
+        ended = prep_program("resize", alone, tmp_path / extra[0], *small, *extra)
+        assert (ended.code, "note: " in ended.err) == (0, False), extra
 
 
 def test_names_in_square_brackets_are_shown_as_they_are(copy: Path, tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def test_the_page_has_rejects_kinds_and_pairs(
     )
     for kind in ("JPEG Gray", "JPEG CMYK", "PNG RGB, called .JPEG"):
         assert f"1 picture: {kind}" in html
-    assert "6 pictures of the usual kind" in html
+    assert "6 pictures are JPEG YCbCr; the others were converted:" in html
+    assert '<th style="width:9em">larger originals rejected (--max-pixels)</th>' in html
     # Rejected: the one that is cut. Kinds: three pairs. Before and after: every sample, nine pairs.
     assert len(images_of(html)) >= 1 + 2 * 3 + 2 * 4
 
@@ -141,9 +142,19 @@ def test_without_the_source_there_are_prepared_pictures_alone(
     assert 'alt="mean image"' in html
 
 
-def test_a_source_that_is_gone_is_told(prepared_set: Path, tmp_path: Path) -> None:
-    html = written(prepared_set, tmp_path, tmp_path / "gone")
-    assert f"--source {tmp_path / 'gone'} does not exist" in html
+def test_a_source_that_is_gone_is_refused(prepared_set: Path, tmp_path: Path) -> None:
+    said = "gone does not exist; give the folder of the originals, or leave it out"
+    with pytest.raises(UserError, match=said):
+        written(prepared_set, tmp_path, tmp_path / "gone")
+    assert not list(tmp_path.iterdir())
+
+
+def test_originals_that_were_all_enlarged_are_told(
+    odd_set: Path, prepared_set: Path, tmp_path: Path
+) -> None:
+    said = "All were enlarged: <code>prep resize --size 50</code>"
+    assert said in written(odd_set, tmp_path)  # of 40 to 60 pixels, the median of 50
+    assert "All were enlarged" not in written(prepared_set, tmp_path)
 
 
 def test_another_source_is_noticed(odd_set: Path, odd_source: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections import Counter
 from pathlib import Path
@@ -187,6 +188,18 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         draw_sample(tmp_path / "set", 2, 4, 1, 0, 1, report)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_named_by_the_folder_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as write(2) has it: no name
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        run(tmp_path / "set")
+    assert caught.value.filename == str(tmp_path / "set")
 
 
 def test_second_writer_is_refused(tmp_path: Path) -> None:

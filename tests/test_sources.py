@@ -265,6 +265,38 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
         find_source(fill(tmp_path, "file") / "file")
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("train/a/1.jpg", "valid/a/2.jpg"), "valid looks like .*; rename it to val, or take"),
+        (("train/a/1.jpg", "Val/a/2.jpg"), "Val looks like .*; rename it to val, or take"),
+        (("train/a/1.jpg", "val/a/2.jpg", "validation/3.jpg"), "validation looks .* it, or take"),
+        (("val/a/1.jpg", "Training/a/2.jpg"), "Training looks like a split, but"),
+        (("train/a/1.jpg", "TESTING/2.jpg"), "TESTING looks like a split, but"),
+        (("Train/a/1.jpg", "Val/a/2.jpg"), "Train looks like .*; rename it to train, or"),
+        (("training/a/1.jpg", "validation/a/2.jpg"), "training looks .* train, or take it away"),
+        (("training/a/1.jpg",), "training looks like a split, but"),
+    ],
+)
+def test_a_folder_called_nearly_as_a_split_is_refused(
+    tmp_path: Path, names: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        find_source(fill(tmp_path, *names))
+    if (tmp_path / "train").exists():
+        with pytest.raises(UserError, match=said):
+            find_source(tmp_path, ("train",))
+
+
+def test_a_class_may_be_called_nearly_as_a_split(tmp_path: Path) -> None:
+    among = find_source(fill(tmp_path / "one", "training/1.jpg", "cooking/1.jpg"))
+    assert among.classes == ("cooking", "training")
+    below = find_source(fill(tmp_path / "two", "train/Test/1.jpg", "train/valid/2.jpg"))
+    assert below.classes == ("Test", "valid")
+    others = find_source(fill(tmp_path / "three", "train/a/1.jpg", "dev/1.jpg", "boxes/1.jpg"))
+    assert others.classes == ("a",)
+
+
 @pytest.mark.parametrize("names", [(), ("1.jpg",), (".hidden/1.jpg",)])
 def test_no_class_folders_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match=r"has no class folders; expected"):

@@ -77,7 +77,7 @@ def test_a_beton_of_validation_is_refused(copy: Path) -> None:
 
 
 def test_a_beton_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no\.beton is not a file"):
+    with pytest.raises(UserError, match=r"no\.beton does not exist"):
         open_training(tmp_path / "no.beton")
 
 

@@ -326,9 +326,8 @@ def test_a_beton_that_is_cut_short_meanwhile_is_named(copy: Path) -> None:
         with copy.open("r+b") as file:
             file.truncate(kept)
         checked = verify.verify_unit(unit)
-        assert checked.first is not None
         assert checked.faults == (9 if kept > records.ptr[0] else 18)
-        assert checked.first[1] == 18 - checked.faults
+        assert checked.first[0].sample == 18 - checked.faults
 
 
 def test_a_place_that_the_disk_cannot_read_is_named() -> None:
@@ -348,7 +347,9 @@ def test_what_is_no_beton_is_refused(copy: Path) -> None:
     size = (copy.parent / "val.beton").stat().st_size
     copy.with_name("val.beton").write_bytes(b"x" * size)
     assert "header: version is 30840, by card" in message(copy.with_name("val.beton"))
-    assert "is not a file" in message(copy.with_name("none.beton"))
+    assert "none.beton does not exist" in message(copy.with_name("none.beton"))
+    for other in (copy.with_suffix(".json"), copy.with_suffix("")):
+        assert message(other) == f"{other} is no .beton; give FILE.beton"
 
 
 @pytest.mark.parametrize(

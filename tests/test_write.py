@@ -181,6 +181,7 @@ def test_validation_gets_no_statistics(prepared_set: Path, betons: Path) -> None
 
 def test_the_statistics_of_an_older_beton_do_not_stay(prepared_set: Path, place: Path) -> None:
     write_beton(prepared_set / "train", place, "jpg", jobs=1)
+    place.unlink()
     written = write_beton(prepared_set / "val", place, "jpg", jobs=1)
     assert not written.has_statistics
     assert names_in(place.parent) == ["train.beton", "train.json", "train.records.npz"]
@@ -237,6 +238,17 @@ def test_the_card_of_another_split_is_not_overwritten(copy: Path) -> None:
     with pytest.raises(UserError, match=r"val\.beton would put its card over that of .*out/val"):
         write_beton(copy / "train", copy / "val.beton", "jpg", jobs=1)
     assert {path: path.read_bytes() for path in copy.glob("*.*")} == before
+
+
+def test_the_beton_of_another_split_is_not_replaced(prepared_set: Path, place: Path) -> None:
+    write_beton(prepared_set / "train", place, "jpg", jobs=1)
+    before = {path.name: path.read_bytes() for path in place.parent.iterdir()}
+    with pytest.raises(UserError, match="is of the split train, this would put val in its place"):
+        write_beton(prepared_set / "val", place, "jpg", jobs=1)
+    assert {path.name: path.read_bytes() for path in place.parent.iterdir()} == before
+    write_beton(prepared_set / "train", place, "jpg", jobs=1)  # its own may be
+    place.with_suffix(".json").write_text("no card")
+    assert write_beton(prepared_set / "val", place, "jpg", jobs=1).card.split == "val"
 
 
 @pytest.mark.parametrize("mode", ["raw", "jpg"])

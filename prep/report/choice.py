@@ -58,10 +58,10 @@ class Kind:
     shown: list[Chosen]
 
 
-def odd_kinds(split: Split) -> tuple[list[Kind], int]:
+def odd_kinds(split: Split) -> tuple[list[Kind], Kind | None]:
     """The kinds but for the usual one, misnamed files, then the most frequent, first.
 
-    And how many have the usual one.
+    And the usual one, if there is one, of which none is shown.
 
     Where a set is of another kind throughout, such as PNGs, that is its usual one.
     """
@@ -79,7 +79,7 @@ def odd_kinds(split: Split) -> tuple[list[Kind], int]:
         shown = _far_apart(there, OF_A_KIND) if len(kinds) < MOST_KINDS else []
         chosen = [Chosen(number, "") for number in shown]
         kinds.append(Kind(split.kinds[code], int(counts[code]), chosen))
-    return kinds, int(counts[usual]) if usual >= 0 else 0
+    return kinds, Kind(split.kinds[usual], int(counts[usual]), []) if usual >= 0 else None
 
 
 def _far_apart(rows: npt.NDArray[np.int64], count: int) -> list[int]:

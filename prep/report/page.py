@@ -13,7 +13,7 @@ from typing import Any
 from prep.files import whole_file
 from prep.handover import Card
 from prep.jpeg import RejectedImageError
-from prep.program import counted, visible
+from prep.program import UserError, counted, visible, why_not
 from prep.progress import progress
 from prep.report import charts, choice, pictures
 from prep.report.contents import Contents, Reason, read_contents
@@ -23,14 +23,16 @@ from prep.report.view import Choices, Original, Originals, view_of
 SECONDS = 30.0  # to look for originals; an archive on a slow disk could take hours
 MOST_REASONS = 20  # with pictures
 TEMPLATE = "page.html"
+NO_ORIGINALS = "no originals are shown: give the folder they lie in with --source SRC"
 
 
 def write(folder: Path, out: Path, source: Path | None) -> str:
     """Write the report on a prepared set; `source` holds the originals.
 
     Returns a sentence on what it lacks, "" when nothing. Raises UserError when `folder` is no
-    prepared set.
+    prepared set, or `source` no folder.
     """
+    _refuse_no_folder(source)
     contents = read_contents(folder)
     kinds = {split.name: choice.odd_kinds(split) for split in contents.splits}
     chosen: Choices = {}
@@ -39,10 +41,8 @@ def write(folder: Path, out: Path, source: Path | None) -> str:
         wanted = [*choice.pairs(split), *odd]
         rows = split.rows([one.number for one in wanted])
         chosen[split.name] = list(zip(wanted, rows, strict=True))
-    lacking = _lacking(source)
-    originals: Originals = {}
-    if source is not None and not lacking:
-        originals = _originals(source, contents, chosen)
+    lacking = "" if source else NO_ORIGINALS
+    originals = _originals(source, contents, chosen) if source else {}
     html = _render(
         folder=str(folder.resolve()),
         contents=contents,
@@ -63,13 +63,12 @@ def write(folder: Path, out: Path, source: Path | None) -> str:
     return lacking
 
 
-def _lacking(source: Path | None) -> str:
-    if source is None:
-        return "no originals are shown: give the folder they lie in with --source SRC"
-    if not source.is_dir():
-        state = "is not a folder" if source.exists() else "does not exist"
-        return f"no originals are shown: --source {source} {state}"
-    return ""
+def _refuse_no_folder(source: Path | None) -> None:
+    if source is not None and not source.is_dir():
+        raise UserError(
+            f"--source {source} {why_not(source, 'a folder')}; give the folder of the originals, "
+            "or leave it out"
+        )
 
 
 def _originals(source: Path, contents: Contents, chosen: Choices) -> Originals:

@@ -16,6 +16,7 @@ from prep.report import charts, choice, pictures
 from prep.report.contents import Split
 
 BARS = 40  # classes that have a bar each
+SMALLEST_SIDE = 8  # that --size takes
 ENDS = 8  # classes with most and with fewest samples, where there are more
 
 
@@ -55,7 +56,7 @@ Choices = dict[str, list[tuple[choice.Chosen, Row]]]  # by split, in the order o
 def view_of(
     split: Split,
     chosen: list[tuple[choice.Chosen, Row]],
-    kinds: tuple[list[choice.Kind], int],
+    kinds: tuple[list[choice.Kind], choice.Kind | None],
     originals: Originals,
     lacking: str,
 ) -> dict[str, Any]:
@@ -79,7 +80,10 @@ def view_of(
     }
     if len(widths):
         view["scatter"] = charts.scatter(widths, heights, split.card.side)
-        view["enlarged"] = int((np.minimum(widths, heights) < split.card.side).sum())
+        shorter = np.minimum(widths, heights)
+        view["enlarged"] = int((shorter < split.card.side).sum())
+        view["all_enlarged"] = bool((shorter < split.card.side).all())
+        view["near_side"] = max(round(float(np.median(shorter))), SMALLEST_SIDE)
         view["median"] = f"{np.median(widths):.0f}x{np.median(heights):.0f}"
     return view | _balance(split)
 
@@ -159,7 +163,7 @@ def _settings(split: Split) -> Iterator[tuple[str, str]]:
     yield "resized by", f"{card.backend}: {card.filter}; {card.fit}"
     yield "EXIF orientation", card.exif
     yield "truncated files", str(plan.get("on_truncated"))
-    yield "largest original", f"{plan.get('max_pixels', 0):,} pixels"
+    yield "larger originals rejected (--max-pixels)", f"{plan.get('max_pixels', 0):,} pixels"
     yield "layout", str(plan.get("layout"))
     if plan.get("val_fraction"):
         yield "divided", str(plan["val_fraction"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prep.handover import UNLABELLED
 from prep.manifest import Manifest, load, names
-from prep.program import UserError
+from prep.program import UserError, why_not
 from prep.sources.cifar import find_cifar
 from prep.sources.ilsvrc import find_archives, find_folders
 from prep.sources.listing import SPLITS, Source, is_utf8
@@ -41,8 +41,10 @@ def find_source(
     have, or contradicts itself.
     """
     if not root.is_dir():
-        state = "is not a folder" if root.exists() else "does not exist"
-        raise UserError(f"{root} {state}; give the folder that holds train/ and val/, or classes")
+        raise UserError(
+            f"{root} {why_not(root, 'a folder')}; give the folder that holds train/ and val/, or "
+            "classes"
+        )
     for packed, command in PACKED.items():
         if (root / packed).is_file() and sum(1 for _ in root.iterdir()) == 1:
             raise UserError(f"{root / packed} has to be unpacked first: {command} {root / packed}")

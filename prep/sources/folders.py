@@ -32,7 +32,7 @@ from prep.sources.listing import (
     Source,
     Split,
 )
-from prep.sources.walk import hidden_folders, subfolders, walk
+from prep.sources.walk import SPLIT_LIKE, SPLIT_NAMES, hidden_folders, subfolders, walk
 
 # From a file's name its label, or the name of its class where that is none of train's.
 LabelOf = Callable[[str], int | str]
@@ -54,6 +54,7 @@ def class_folders(
     Raises UserError when there are no class folders or when a split has no pictures.
     """
     folders = {name: name for name in SPLITS if (root / name).is_dir()}
+    _refuse_other_split_names(root, with_splits=bool(folders))
     may_be_flat = {"test"} if val_labels is None else {"val", "test"}
     labelled = {
         name: folder
@@ -90,6 +91,22 @@ def class_folders(
     words = read_words(root / "words.txt")
     names = tuple(words.get(name, name) for name in classes)
     return Source(root, "class folders", classes, names, splits, lister.skipped)
+
+
+def _refuse_other_split_names(root: Path, with_splits: bool) -> None:
+    """A folder called nearly as a split would be passed over beside train/, or be a class.
+
+    One among classes may be a class. Raises UserError when it cannot be.
+    """
+    found = sorted(subfolders(root))
+    odd = [name for name in found if name.lower() in SPLIT_LIKE and name not in SPLITS]
+    if odd and (with_splits or len(odd) == len(found)):
+        meant = SPLIT_NAMES[odd[0].lower()]
+        to = "" if meant in found else f" to {meant}"
+        raise UserError(
+            f"{root / odd[0]} looks like a split, but a split's folder is called train, val or "
+            f"test; rename it{to}, or take it away"
+        )
 
 
 def _is_flat(root: Path, split: str, known: Sequence[str]) -> bool:

@@ -15,6 +15,8 @@ SPLIT_NAMES = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
 }
+# How a split's folder is called elsewhere: beside classes, "dev" may well be one of them.
+SPLIT_LIKE = frozenset(SPLIT_NAMES) - {"dev"}
 _SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
 MAX_DEPTH = 64  # folders within a class's folder
 _Identity = tuple[int, int]  # of a folder, whatever the path to it: device and inode
