@@ -51,6 +51,19 @@ def test_classes_add_up_to_the_whole(random: Judged, tmp_path: Path) -> None:
     assert 0 < whole.top5_error < whole.top1_error < 1
 
 
+def test_the_matrix_counts_each_sample_once(random: Judged) -> None:
+    counted = np.zeros((4, 4), int)
+    np.add.at(counted, (random.labels.numpy(), random.best.numpy()), 1)
+    assert by_class.matrix(random, 4) == counted.tolist()
+    wrong = {(true, taken): count for true, taken, count in by_class.confusions(random)}
+    assert wrong == {
+        (true, taken): int(counted[true, taken])
+        for true in range(4)
+        for taken in range(4)
+        if true != taken and counted[true, taken]
+    }
+
+
 def test_each_class_is_its_own_samples(random: Judged, tmp_path: Path) -> None:
     by_class.write(tmp_path, random, WNIDS, NAMES)
     rows = read(tmp_path / "per_class.csv")

@@ -439,6 +439,18 @@ def test_epochs_are_counted_in_whole_numbers(last: int, most: int) -> None:
     assert all(label.isdigit() for label in labels)
 
 
+def test_few_classes_have_a_matrix_and_many_have_none(
+    page: Page, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = [v["style"] for _, v in page.tags if (v.get("class") or "").startswith("number right")]
+    assert len(shares) == 3  # the diagonal
+    assert all(re.fullmatch(r"--share: \d+%", share or "") for share in shares)
+    assert "columns, numbered as the rows" in page.text["confusions"]
+    monkeypatch.setattr(sections, "MATRIX", 2)
+    other = report(tmp_path / "page.html", run_folder)
+    assert "columns, numbered as the rows" not in other.text["confusions"]
+
+
 def test_the_thin_line_is_told_of_where_it_is(
     page: Page, run: Path, run_folder: Path, tmp_path: Path
 ) -> None:

@@ -54,6 +54,13 @@ def confusions(judged: Judged) -> list[tuple[int, int, int]]:
     return [(true, predicted, count) for (true, predicted), count in counts]
 
 
+def matrix(judged: Judged, classes: int) -> list[list[int]]:
+    """Samples [true class][most probable class]."""
+    cells = torch.bincount(judged.labels * classes + judged.best, minlength=classes * classes)
+    found: list[list[int]] = cells.reshape(classes, classes).tolist()
+    return found
+
+
 def figures(judged: Judged, classes: int) -> list[tuple[Any, ...]]:
     """Samples, top-1 error, top-5 error and mean loss of each class; no errors without samples."""
     samples = torch.bincount(judged.labels, minlength=classes).tolist()

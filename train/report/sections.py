@@ -40,6 +40,7 @@ PREDICTIONS = 10  # validation images with their most probable classes
 QUERIES = 6  # validation images whose neighbours are sought; paper, figure 4: five
 CLASSES = 40  # as many have a row each; of more, the hardest and the easiest HALF
 HALF = 15
+MATRIX = 30  # classes of which each with each has a cell; more are too many to read
 ENLARGED = 4  # times: how conv1's kernels are shown
 STARTS = 10  # of a run, the last ones
 
@@ -119,11 +120,12 @@ def _of_validation(
     if isinstance(val, Missing) or isinstance(judgement, Missing):
         names = ("predictions", "neighbours", "classes", "confusions")
         return dict.fromkeys(names, val)
+    classes = len(run.checkpoint.data.wnids)
     shown = judging.predictions(network, val, spread(val.labels, PREDICTIONS), judgement.seen)
     near: Any = train
     if isinstance(train, Dataset):
         near = _neighbours(network, run, shown[:QUERIES], train, settings, screen)
-    rows, curve = _classes(judgement, len(run.checkpoint.data.wnids))
+    rows, curve = _classes(judgement, classes)
     return {
         "predictions": [(pictures.thumbnail(each.pixels), each) for each in shown],
         "predicted_by": judgement.seen.count,
@@ -133,6 +135,7 @@ def _of_validation(
         else len(neighbours.looked_through(train)),
         "classes": rows,
         "class_curve": curve,
+        "matrix": by_class.matrix(judgement.judged, classes) if classes <= MATRIX else [],
         "confusions": [
             (
                 each,
