@@ -71,8 +71,8 @@ def test_a_name_with_dots_finds_its_companions(beton: Path) -> None:
 
 
 def test_a_missing_beton_is_named(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.beton", tmp_path):
-        assert "not a file" in refusal(lambda path=path: open_dataset(path), path)
+    for path, why in ((tmp_path / "absent.beton", "does not exist"), (tmp_path, "is not a file")):
+        assert why in refusal(lambda path=path: open_dataset(path), path)
 
 
 def test_a_beton_cut_anywhere_is_refused(beton: Path) -> None:

@@ -599,7 +599,7 @@ def test_a_schedule_that_needs_validation_data_asks_for_it(
     settings = settings_of(betons, tmp_path / "run", recipe, val=False)
     assert "--val-beton" in refusal(settings)
     absent = tmp_path / "absent.beton"
-    assert "absent.beton is not a file" in refusal(dataclasses.replace(settings, beton=absent))
+    assert "absent.beton does not exist" in refusal(dataclasses.replace(settings, beton=absent))
 
 
 def test_the_same_command_goes_on_with_a_run_that_began_with_another(

@@ -231,7 +231,7 @@ def test_without_its_data_the_rest_is_shown(run: Path, tmp_path: Path) -> None:
     change_start(run, train=gone, val=gone)
     page = report(tmp_path / "page.html", run)
     assert page.missing == {"results", "samples", "statistics"} | OF_VALIDATION
-    assert f"{tmp_path / 'gone.beton'} is not a file" in page.text["samples"]
+    assert f"{tmp_path / 'gone.beton'} does not exist" in page.text["samples"]
     assert "--val-beton FILE.beton names it" in page.text["predictions"]
     assert "as validated after epoch" in page.text["results"]
     assert any(attributes.get("aria-label") == "Loss" for _, attributes in page.tags)
@@ -359,7 +359,7 @@ def test_the_best_checkpoint_is_said_to_be_chosen(run_folder: Path) -> None:
         (["--out", "report.txt"], "should end in .html"),
         (["--out", "folder.html"], "that is a folder"),
         (["--out", "no/such/report.html"], "is not a folder"),
-        (["--val-beton", "gone.beton"], "gone.beton is not a file"),
+        (["--val-beton", "gone.beton"], "gone.beton does not exist"),
     ],
 )
 def test_wrong_names(

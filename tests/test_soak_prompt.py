@@ -134,7 +134,7 @@ def test_training_without_what_it_needs(
     command = ["-m", "train.cli", "run", "--beton", str(beton), "--out", str(tmp_path / "run")]
     command += ["--recipe", "demo"] + (["--device", "cuda"] if wrong == "no GPU" else [])
     seconds, said = seconds_and_words(*(TORCHRUN if by == "torchrun" else []), *command)
-    wanted = "finds no such device here" if wrong == "no GPU" else f"{beton} is not a file"
+    wanted = "finds no such device here" if wrong == "no GPU" else f"{beton} does not exist"
     assert wanted in said
     told[f"train, {wrong}, {by}"] = seconds
     assert seconds < PROMPT

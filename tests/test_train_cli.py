@@ -124,7 +124,7 @@ def test_a_missing_validation_beton_is_named_before_the_seconds_of_imports(
     monkeypatch.setitem(sys.modules, "train.device", None)  # importing it would fail
     path, beton = tmp_path / "absent.beton", betons / "train.beton"
     line = failure(capsys, "run", "--beton", beton, "--val-beton", path, *TINY)
-    assert line.startswith(f"{path} is not a file; give")
+    assert line.startswith(f"{path} does not exist; give")
 
 
 def test_a_cut_beton_is_named(

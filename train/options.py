@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from prep.program import UserError
+from prep.program import UserError, why_not
 
 
 class Device(enum.StrEnum):
@@ -97,7 +97,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to
 def check_beton(path: Path) -> None:
     """A wrong name is told before torch and FFCV are imported, which takes seconds."""
     if not path.is_file():
-        raise UserError(f"{path} is not a file; give a .beton written by `prep write-beton`")
+        wrong = why_not(path, "a file")
+        raise UserError(f"{path} {wrong}; give a .beton written by `prep write-beton`")
 
 
 def check_run(path: Path) -> None:
