@@ -118,6 +118,14 @@ def test_a_link_back_into_a_folder_that_it_lies_in_is_not_followed(
     assert paths(find_source(root)) == ["a/1.jpg", "a/deep/2.jpg", "b/3.jpg"]
 
 
+def test_a_source_named_by_way_of_a_class_is_whole(tmp_path: Path) -> None:
+    fill(tmp_path / "src", "train/a/0.jpg", "train/b/1.jpg")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(tmp_path / "src" / "train")
+    for root in ("src/train/a/../..", "elsewhere/link/.."):
+        assert len(find_source(tmp_path / root).splits["train"].listing) == 2
+
+
 def test_a_folder_linked_twice_side_by_side_is_listed_twice(tmp_path: Path) -> None:
     fill(tmp_path / "far", "1.jpg")
     for name in ("x", "y"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prep.images import is_picture
@@ -47,11 +47,19 @@ def walk(folder: Path, relative: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     Links to folders are followed, but not back into a folder that they lie in.
     """
     try:
-        above = [_identity(place.stat()) for place in (folder, *folder.absolute().parents)]
+        above = [_identity(place.stat()) for place in (folder, *_parents(folder))]
     except FileNotFoundError:
         return  # a class that this split does not have
     if above[0] not in above[1:]:
         yield from _walk_below(str(folder), relative, above, MAX_DEPTH)
+
+
+def _parents(folder: Path) -> Sequence[Path]:
+    """The folders that lead here by name: in a/b/.. it is not b that does."""
+    place = folder.absolute()
+    plain = Path(os.path.normpath(place))
+    same = plain.exists() and plain.samefile(place)  # not where b is a link to elsewhere
+    return (plain if same else place).parents
 
 
 def _walk_below(
