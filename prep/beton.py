@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prep.program import UserError, why_not
+from prep.program import UserError, no_beton
 
 VERSION = 2
 PAGE_SIZE = 1 << 23  # bytes; FFCV's default, four huge pages
@@ -164,9 +164,7 @@ def open_beton(path: Path) -> Beton:
     short, or has a record outside the file.
     """
     if not path.is_file():
-        raise UserError(
-            f"{path} {why_not(path, 'a file')}; give a .beton written by `prep write-beton`"
-        )
+        raise UserError(no_beton(path))
     size = path.stat().st_size
     header = _read(path, HEADER, 1, 0, size, "its header")[0]
     if header["num_fields"] != 2:

@@ -207,7 +207,7 @@ def _orientation_of(jpeg: bytes, limits: Limits) -> int:
             _unheard_warnings(),
             Image.open(io.BytesIO(jpeg), formats=FORMATS) as image,
         ):
-            return _told_orientation(image, limits)
+            return _exif_orientation(image)
     except Exception:
         if limits.upright:
             raise

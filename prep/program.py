@@ -94,6 +94,11 @@ def why_not(path: Path, kind: str) -> str:
     return f"is not {kind}" if path.exists() else "does not exist"
 
 
+def no_beton(path: Path) -> str:
+    """Of a path that is no file."""
+    return f"{path} {why_not(path, 'a file')}; give a .beton written by `prep write-beton`"
+
+
 def first_line(error: BaseException) -> str:
     """Of what an error says; with its kind, where that is a number or nothing."""
     said = next(iter(str(error).splitlines()), "")

@@ -27,7 +27,7 @@ from prep.files import naming
 from prep.handover import Card, Records
 from prep.order import labels_of
 from prep.page import jpeg_fault
-from prep.program import UserError, counted, why_not
+from prep.program import UserError, counted, no_beton
 from prep.progress import progress
 from prep.units import run_units
 
@@ -74,9 +74,7 @@ def verify(path: Path, jobs: int | None) -> Card:
     if path.suffix != ".beton":  # of a companion the next lines would say that another is missing
         raise UserError(f"{path} is no .beton; give FILE.beton")
     if not path.is_file():
-        raise UserError(
-            f"{path} {why_not(path, 'a file')}; give a .beton written by `prep write-beton`"
-        )
+        raise UserError(no_beton(path))
     card = handover.read_beton_card(path)
     records = handover.read_records_of(path, card)
     _check_statistics(path, card)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from prep import handover
 from prep.handover import Card, Records, Statistics
-from prep.program import UserError, why_not
+from prep.program import UserError, no_beton
 
 if TYPE_CHECKING:
     from ffcv.reader import Reader
@@ -53,8 +53,7 @@ class Dataset:
 def open_dataset(path: Path) -> Dataset:
     """Raises UserError when the beton or its companions are missing, cut short or of other make."""
     if not path.is_file():
-        wrong = why_not(path, "a file")
-        raise UserError(f"{path} {wrong}; give a .beton written by `prep write-beton`")
+        raise UserError(no_beton(path))
     _check_header(path)
     card = handover.read_beton_card(path)
     records = handover.read_records_of(path, card)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from prep.program import UserError, why_not
+from prep.program import UserError, no_beton
 
 
 class Device(enum.StrEnum):
@@ -97,8 +97,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to
 def check_beton(path: Path) -> None:
     """A wrong name is told before torch and FFCV are imported, which takes seconds."""
     if not path.is_file():
-        wrong = why_not(path, "a file")
-        raise UserError(f"{path} {wrong}; give a .beton written by `prep write-beton`")
+        raise UserError(no_beton(path))
 
 
 def check_run(path: Path) -> None:
